@@ -1,0 +1,283 @@
+//! Compressed streams: told apart by magic, decoded within bounds.
+//!
+//! gzip (RFC 1952, several members), zstd (RFC 8878, several frames, skippable frames), bzip2 (several streams) and
+//! xz (several streams). File names never matter.
+
+mod zstd;
+
+pub use zstd::{FrameEnd, ZstdReader, ZstdWriter, ZstdWriterOptions};
+
+use std::io::{self, BufRead, BufReader, Read};
+
+/// Bytes that [`detect`] wants to see.
+pub const MAGIC_LEN: usize = 10;
+
+/// The compression of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// None of the known magics.
+    None,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+    /// bzip2.
+    Bzip2,
+    /// xz.
+    Xz,
+}
+
+impl Compression {
+    /// Its usual name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Compression::None => "none",
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+            Compression::Bzip2 => "bzip2",
+            Compression::Xz => "xz",
+        }
+    }
+}
+
+/// What decoding one stream may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Decoded bytes.
+    pub max_output: u64,
+    /// zstd window, log2 of bytes; at most 31.
+    pub max_window_log: u32,
+    /// Memory of an xz decoder in bytes.
+    pub max_memory: u64,
+}
+
+impl Default for Limits {
+    /// 64 GiB of output, windows of 128 MiB, 128 MiB for xz.
+    fn default() -> Self {
+        Limits { max_output: 64 << 30, max_window_log: 27, max_memory: 128 << 20 }
+    }
+}
+
+/// Why a compressed stream cannot be read; found inside the [`io::Error`] that a decoder returns.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// More output than [`Limits::max_output`].
+    #[error("decoded data exceeds {0} bytes")]
+    OutputTooLarge(u64),
+    /// The stream does not follow its format.
+    #[error("corrupt {name} stream: {what}", name = .format.name())]
+    Corrupt {
+        /// The format in question.
+        format: Compression,
+        /// What the decoder says.
+        what: String,
+    },
+    /// The stream ends inside a frame.
+    #[error("{name} stream ends unexpectedly", name = .0.name())]
+    Truncated(Compression),
+    /// The stream asks for a larger window than allowed.
+    #[error("zstd window is larger than {0} bytes")]
+    WindowTooLarge(u64),
+    /// The stream asks for more memory than allowed.
+    #[error("xz stream needs more than {0} bytes of memory")]
+    MemoryTooLarge(u64),
+}
+
+impl From<Error> for io::Error {
+    fn from(e: Error) -> Self {
+        let kind = match e {
+            Error::Truncated(_) => io::ErrorKind::UnexpectedEof,
+            _ => io::ErrorKind::InvalidData,
+        };
+        io::Error::new(kind, e)
+    }
+}
+
+/// The compression that the first bytes of a stream announce. A shorter `prefix` than [`MAGIC_LEN`] will do when the
+/// stream has no more.
+pub fn detect(prefix: &[u8]) -> Compression {
+    match prefix {
+        [0x1f, 0x8b, 0x08, ..] => Compression::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+        // A tar may begin with a file called "BZh1...": ask for the block or end-of-stream magic as well.
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59]
+        | [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, 0x38, 0x50, 0x90] => Compression::Bzip2,
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Xz,
+        _ => Compression::None,
+    }
+}
+
+/// Detects the compression of `input` and returns a bounded reader of the decoded bytes.
+///
+/// # Errors
+/// Those of reading the first bytes. The reader's own errors carry an [`Error`].
+pub fn decoder<'a>(
+    mut input: impl Read + Send + 'a,
+    limits: Limits,
+) -> io::Result<(Compression, Box<dyn Read + Send + 'a>)> {
+    let mut head = Vec::with_capacity(MAGIC_LEN);
+    input.by_ref().take(MAGIC_LEN as u64).read_to_end(&mut head)?;
+    let compression = detect(&head);
+    let input = BufReader::with_capacity(64 << 10, io::Cursor::new(head).chain(input));
+    Ok((compression, decoder_of(compression, input, limits)))
+}
+
+fn decoder_of<'a>(
+    format: Compression,
+    input: impl BufRead + Send + 'a,
+    limits: Limits,
+) -> Box<dyn Read + Send + 'a> {
+    let decoded: Box<dyn Read + Send + 'a> = match format {
+        Compression::None => Box::new(input),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+        Compression::Xz => {
+            let kib = u32::try_from(limits.max_memory >> 10).unwrap_or(u32::MAX - 1);
+            Box::new(lzma_rust2::XzReader::new_mem_limit(input, true, kib))
+        }
+        Compression::Zstd => Box::new(ZstdReader::new(input, limits.max_window_log, FrameEnd::Continue)),
+    };
+    Box::new(Bounded { input: decoded, format, left: limits.max_output, limits })
+}
+
+/// Gives errors one shape and stops at the output bound.
+struct Bounded<R> {
+    input: R,
+    format: Compression,
+    left: u64,
+    limits: Limits,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        // One byte more than allowed is asked for, to tell "exactly at the bound" from "beyond it".
+        let want = (buf.len() as u64).min(self.left.saturating_add(1)) as usize;
+        let n = self.input.read(&mut buf[..want]).map_err(|e| self.explain(e))?;
+        self.left = self.left.checked_sub(n as u64).ok_or(Error::OutputTooLarge(self.limits.max_output))?;
+        Ok(n)
+    }
+}
+
+impl<R> Bounded<R> {
+    fn explain(&self, e: io::Error) -> io::Error {
+        let ours = e.get_ref().is_some_and(|inner| inner.is::<Error>());
+        let from_system = e.raw_os_error().is_some();
+        if ours || from_system || self.format == Compression::None {
+            return e;
+        }
+        match e.kind() {
+            io::ErrorKind::Interrupted => e,
+            io::ErrorKind::UnexpectedEof => Error::Truncated(self.format).into(),
+            _ if self.format == Compression::Xz && e.to_string().contains("mem_limit_kb") => {
+                Error::MemoryTooLarge(self.limits.max_memory).into()
+            }
+            _ => Error::Corrupt { format: self.format, what: e.to_string() }.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut w = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        w.write_all(data).unwrap();
+        w.finish().unwrap()
+    }
+
+    fn zstd(data: &[u8]) -> Vec<u8> {
+        let mut w = ZstdWriter::new(Vec::new(), ZstdWriterOptions::default()).unwrap();
+        w.write_all(data).unwrap();
+        w.finish().unwrap()
+    }
+
+    fn bzip2(data: &[u8]) -> Vec<u8> {
+        let mut w = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::new(9));
+        w.write_all(data).unwrap();
+        w.finish().unwrap()
+    }
+
+    fn decode(data: &[u8], limits: Limits) -> io::Result<(Compression, Vec<u8>)> {
+        let (c, mut r) = decoder(data, limits)?;
+        let mut out = Vec::new();
+        r.read_to_end(&mut out)?;
+        Ok((c, out))
+    }
+
+    fn inner(e: io::Error) -> Error {
+        e.get_ref().and_then(|e| e.downcast_ref::<Error>()).unwrap_or_else(|| panic!("{e:?}")).clone()
+    }
+
+    #[test]
+    fn every_format_is_detected_and_members_join() {
+        let text = b"the lightest boat there is\n".repeat(1000);
+        for (make, want) in [
+            (gzip as fn(&[u8]) -> Vec<u8>, Compression::Gzip),
+            (zstd, Compression::Zstd),
+            (bzip2, Compression::Bzip2),
+        ] {
+            let twice = [make(&text[..500]), make(&text[500..])].concat();
+            let (got, out) = decode(&twice, Limits::default()).unwrap();
+            assert_eq!(got, want);
+            assert!(out == text, "{want:?}");
+        }
+        assert_eq!(decode(b"", Limits::default()).unwrap(), (Compression::None, vec![]));
+        assert_eq!(decode(b"BZh9AY&SX plain", Limits::default()).unwrap().0, Compression::None);
+    }
+
+    #[test]
+    fn xz_is_read_and_its_memory_is_bounded() {
+        // printf hello | xz -9: a dictionary of 64 MiB.
+        let xz: [u8; 64] = [
+            0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00, 0x00, 0x04, 0xe6, 0xd6, 0xb4, 0x46, 0x02, 0x00, 0x21, 0x01,
+            0x1c, 0x00, 0x00, 0x00, 0x10, 0xcf, 0x58, 0xcc, 0x01, 0x00, 0x04, 0x68, 0x65, 0x6c, 0x6c, 0x6f,
+            0x00, 0x00, 0x00, 0x00, 0xb1, 0x37, 0xb9, 0xdb, 0xe5, 0xda, 0x1e, 0x9b, 0x00, 0x01, 0x1d, 0x05,
+            0xb8, 0x2d, 0x80, 0xaf, 0x1f, 0xb6, 0xf3, 0x7d, 0x01, 0x00, 0x00, 0x00, 0x00, 0x04, 0x59, 0x5a,
+        ];
+        assert_eq!(decode(&xz, Limits::default()).unwrap(), (Compression::Xz, b"hello".to_vec()));
+        let small = Limits { max_memory: 1 << 20, ..Limits::default() };
+        assert_eq!(inner(decode(&xz, small).unwrap_err()), Error::MemoryTooLarge(1 << 20));
+        assert_eq!(
+            inner(decode(&xz[..40], Limits::default()).unwrap_err()),
+            Error::Truncated(Compression::Xz)
+        );
+    }
+
+    #[test]
+    fn output_stops_exactly_at_the_bound() {
+        let data = gzip(&[7; 1000]);
+        let at = |max_output| decode(&data, Limits { max_output, ..Limits::default() });
+        assert_eq!(at(1000).unwrap().1.len(), 1000);
+        assert_eq!(inner(at(999).unwrap_err()), Error::OutputTooLarge(999));
+        assert_eq!(inner(at(0).unwrap_err()), Error::OutputTooLarge(0));
+    }
+
+    #[test]
+    fn damage_is_an_error_of_one_shape() {
+        for (make, format) in [
+            (gzip as fn(&[u8]) -> Vec<u8>, Compression::Gzip),
+            (zstd, Compression::Zstd),
+            (bzip2, Compression::Bzip2),
+        ] {
+            let good = make(b"some text that is long enough to be worth a block of its own");
+            let cut = &good[..good.len() - 3];
+            assert_eq!(
+                inner(decode(cut, Limits::default()).unwrap_err()),
+                Error::Truncated(format),
+                "{format:?}"
+            );
+            let mut flipped = good.clone();
+            let last = flipped.len() - 5;
+            flipped[last] ^= 0x55;
+            assert!(
+                matches!(inner(decode(&flipped, Limits::default()).unwrap_err()), Error::Corrupt { .. }),
+                "{format:?}"
+            );
+            let junk = [&good[..], b"junk behind the end"].concat();
+            assert!(decode(&junk, Limits::default()).is_err(), "{format:?}");
+        }
+    }
+}

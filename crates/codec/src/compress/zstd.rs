@@ -1,0 +1,258 @@
+//! zstd frames (RFC 8878) by libzstd, with the checks that libzstd leaves to its caller.
+
+use std::io::{self, BufRead, Read, Write};
+
+use zstd_safe::get_error_name as describe;
+use zstd_safe::{CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, zstd_sys};
+
+use super::{Compression, Error};
+
+const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// What may follow a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameEnd {
+    /// More frames, skippable ones too.
+    Continue,
+    /// Nothing: the input is exactly one frame.
+    Stop,
+}
+
+/// Decodes zstd frames. Unlike a bare libzstd stream it refuses bytes behind a frame that are no frame, a truncated
+/// frame, and a window above the bound.
+pub struct ZstdReader<'a, R> {
+    input: R,
+    ctx: DCtx<'a>,
+    max_window_log: u32,
+    frame_end: FrameEnd,
+    /// The magic of the frame at hand, as far as libzstd has not taken it.
+    head: [u8; 4],
+    head_pos: usize,
+    inside: bool,
+    data_frames: u64,
+}
+
+impl<R> std::fmt::Debug for ZstdReader<'_, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ZstdReader").field("data_frames", &self.data_frames).finish_non_exhaustive()
+    }
+}
+
+impl<'a, R: BufRead> ZstdReader<'a, R> {
+    /// A reader of frames whose windows are at most `2^max_window_log` bytes.
+    pub fn new(input: R, max_window_log: u32, frame_end: FrameEnd) -> Self {
+        let mut ctx = DCtx::create();
+        // libzstd accepts 10 to 31; a bound outside only ever means "as far as you can".
+        ctx.set_parameter(DParameter::WindowLogMax(max_window_log.clamp(10, 31)))
+            .unwrap_or_else(|e| unreachable!("window bound: {}", describe(e)));
+        ZstdReader {
+            input,
+            ctx,
+            max_window_log,
+            frame_end,
+            head: MAGIC,
+            head_pos: 4,
+            inside: false,
+            data_frames: 0,
+        }
+    }
+
+    /// Like [`ZstdReader::new`], with `prefix` as raw-content dictionary of the first frame (`zstd --patch-from`).
+    pub fn with_prefix(input: R, max_window_log: u32, frame_end: FrameEnd, prefix: &'a [u8]) -> Self {
+        let mut reader = Self::new(input, max_window_log, frame_end);
+        reader.ctx.ref_prefix(prefix).unwrap_or_else(|e| unreachable!("prefix: {}", describe(e)));
+        reader
+    }
+
+    /// Frames begun so far, skippable ones not counted.
+    pub fn data_frames(&self) -> u64 {
+        self.data_frames
+    }
+
+    /// Reads the magic of the next frame; false at the end of the input.
+    fn begin_frame(&mut self) -> io::Result<bool> {
+        let mut n = 0;
+        while n < 4 {
+            match self.input.read(&mut self.head[n..]) {
+                Ok(0) => break,
+                Ok(k) => n += k,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let corrupt = |what: &str| Error::Corrupt { format: Compression::Zstd, what: what.into() };
+        match (n, self.head) {
+            (0, _) => return Ok(false),
+            _ if self.frame_end == FrameEnd::Stop && self.data_frames > 0 => {
+                return Err(corrupt("bytes after the frame").into());
+            }
+            (4, MAGIC) => self.data_frames += 1,
+            (4, [0x50..=0x5f, 0x2a, 0x4d, 0x18]) if self.frame_end == FrameEnd::Continue => {}
+            (4, _) => return Err(corrupt("magic number mismatch").into()),
+            _ => return Err(Error::Truncated(Compression::Zstd).into()),
+        }
+        self.head_pos = 0;
+        self.inside = true;
+        Ok(true)
+    }
+}
+
+impl<R: BufRead> Read for ZstdReader<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if !self.inside && !self.begin_frame()? {
+                return Ok(0);
+            }
+            let from_head = self.head_pos < 4;
+            let chunk = if from_head { &self.head[self.head_pos..] } else { self.input.fill_buf()? };
+            let ended = chunk.is_empty();
+            let mut input = InBuffer::around(chunk);
+            let mut output = OutBuffer::around(&mut *buf);
+            let result = self.ctx.decompress_stream(&mut output, &mut input);
+            let (taken, made) = (input.pos(), output.pos());
+            if from_head {
+                self.head_pos += taken;
+            } else {
+                self.input.consume(taken);
+            }
+            let hint = result.map_err(|code| explain(code, self.max_window_log))?;
+            if hint == 0 {
+                self.inside = false;
+            }
+            if made > 0 {
+                return Ok(made);
+            }
+            if ended && hint != 0 {
+                return Err(Error::Truncated(Compression::Zstd).into());
+            }
+        }
+    }
+}
+
+fn explain(code: usize, max_window_log: u32) -> io::Error {
+    let what = describe(code);
+    // ZSTD_error_frameParameter_windowTooLarge: the one code that is the bound's doing, not the stream's.
+    let too_large = zstd_sys::ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge as usize;
+    if 0usize.wrapping_sub(code) == too_large {
+        return Error::WindowTooLarge(1 << max_window_log).into();
+    }
+    Error::Corrupt { format: Compression::Zstd, what: what.into() }.into()
+}
+
+/// How a frame is written.
+#[derive(Debug, Clone, Copy)]
+pub struct ZstdWriterOptions<'a> {
+    /// libzstd level, 1 to 22.
+    pub level: i32,
+    /// Window as log2 of bytes, 10 to 31; `None` leaves it to the level.
+    pub window_log: Option<u32>,
+    /// Raw-content dictionary (`zstd --patch-from`).
+    pub prefix: Option<&'a [u8]>,
+    /// Exact content size in bytes, when known: libzstd then sizes its tables for it.
+    pub content_size: Option<u64>,
+    /// Look for matches far back in the window with long-distance matching.
+    pub long_distance: bool,
+}
+
+impl Default for ZstdWriterOptions<'_> {
+    fn default() -> Self {
+        ZstdWriterOptions {
+            level: 3,
+            window_log: None,
+            prefix: None,
+            content_size: None,
+            long_distance: false,
+        }
+    }
+}
+
+/// Encodes one zstd frame with a content checksum. One thread, so that bytes depend on input and options alone.
+pub struct ZstdWriter<'a, W> {
+    out: W,
+    ctx: CCtx<'a>,
+    buf: Vec<u8>,
+}
+
+impl<W> std::fmt::Debug for ZstdWriter<'_, W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ZstdWriter")
+    }
+}
+
+impl<'a, W: Write> ZstdWriter<'a, W> {
+    /// Where the frame goes.
+    pub fn get_ref(&self) -> &W {
+        &self.out
+    }
+
+    /// Starts a frame.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] for a window out of range.
+    pub fn new(out: W, options: ZstdWriterOptions<'a>) -> io::Result<Self> {
+        let invalid = |code| io::Error::new(io::ErrorKind::InvalidInput, describe(code));
+        let mut ctx = CCtx::create();
+        ctx.set_parameter(CParameter::CompressionLevel(options.level)).map_err(invalid)?;
+        ctx.set_parameter(CParameter::ChecksumFlag(true)).map_err(invalid)?;
+        ctx.set_parameter(CParameter::ContentSizeFlag(options.content_size.is_some())).map_err(invalid)?;
+        if let Some(log) = options.window_log {
+            ctx.set_parameter(CParameter::WindowLog(log)).map_err(invalid)?;
+        }
+        if options.long_distance {
+            ctx.set_parameter(CParameter::EnableLongDistanceMatching(true)).map_err(invalid)?;
+        }
+        ctx.set_pledged_src_size(options.content_size).map_err(invalid)?;
+        if let Some(prefix) = options.prefix {
+            ctx.ref_prefix(prefix).map_err(invalid)?;
+        }
+        Ok(ZstdWriter { out, ctx, buf: vec![0; CCtx::out_size()] })
+    }
+
+    /// Ends the frame and gives the output back.
+    pub fn finish(mut self) -> io::Result<W> {
+        loop {
+            let mut output = OutBuffer::around(&mut self.buf[..]);
+            let left = self.ctx.end_stream(&mut output).map_err(failed)?;
+            let made = output.pos();
+            self.out.write_all(&self.buf[..made])?;
+            if left == 0 {
+                // The prefix must not outlive the frame.
+                let _ = self.ctx.reset(ResetDirective::SessionAndParameters);
+                return Ok(self.out);
+            }
+        }
+    }
+}
+
+impl<W: Write> Write for ZstdWriter<'_, W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let mut input = InBuffer::around(data);
+        while input.pos() < data.len() {
+            let mut output = OutBuffer::around(&mut self.buf[..]);
+            self.ctx.compress_stream(&mut output, &mut input).map_err(failed)?;
+            let made = output.pos();
+            self.out.write_all(&self.buf[..made])?;
+        }
+        Ok(data.len())
+    }
+
+    /// Ends the block: all that was written so far can be decoded from what has come out.
+    fn flush(&mut self) -> io::Result<()> {
+        loop {
+            let mut output = OutBuffer::around(&mut self.buf[..]);
+            let left = self.ctx.flush_stream(&mut output).map_err(failed)?;
+            let made = output.pos();
+            self.out.write_all(&self.buf[..made])?;
+            if left == 0 {
+                return self.out.flush();
+            }
+        }
+    }
+}
+
+fn failed(code: usize) -> io::Error {
+    io::Error::other(describe(code))
+}

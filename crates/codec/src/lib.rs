@@ -1,0 +1,25 @@
+//! Pure codecs for container image layers: bytes in, bytes out.
+//!
+//! Nothing here touches a file system, a network, a terminal or the environment; whoever calls brings bytes
+//! ([`std::io::Read`], [`ReadAt`]) and old files ([`source::Source`]). The formats are specified in
+//! `docs/formats/`, the walls around this crate in `docs/architecture.md`.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`digest`] | sha256 digests, parsing and streaming |
+//! | [`tar`] | a tar reader that accounts for every byte and reads like Go's `archive/tar` |
+//! | [`compress`] | gzip, zstd, bzip2 and xz by magic, bounded |
+//! | [`source`] | where old files come from: the trait, and tars as an implementation |
+//! | [`matching`] | suffix arrays, approximate matching, sampled rolling hash, pairing of files |
+//! | [`tardiff`] | tar-diff v1 and v2: reader, applier, writer, accounting |
+
+pub mod compress;
+pub mod digest;
+pub mod matching;
+pub mod observe;
+mod read_at;
+pub mod source;
+pub mod tar;
+pub mod tardiff;
+
+pub use read_at::{ReadAt, Section, SectionReader};

@@ -1,0 +1,188 @@
+//! Which old files hold content like a given new content, whatever their names: a sampled rolling hash.
+//!
+//! A gear hash (Xia et al., "Ddelta", 2014) runs over every old file; positions whose hash has its top bits clear are
+//! remembered. Looking up the samples of a new file gives votes for old files and for places in them. The index covers
+//! a whole image in a few megabytes because only a fixed number of samples is kept.
+
+use std::collections::HashMap;
+
+/// Positions that share one hash beyond this number say nothing about likeness (runs of zeros, padding).
+const MAX_SAME: usize = 8;
+
+/// Bytes that influence one hash: each step shifts a byte's influence up by one bit, out of 64.
+const WINDOW: usize = 64;
+
+/// log2 of the bytes of one voting window within a file.
+const PLACE_LOG: u32 = 18;
+
+/// A sampled position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sample {
+    hash: u32,
+    /// Number of the file, as the caller counts.
+    file: u32,
+    /// Voting window within the file.
+    place: u32,
+}
+
+/// How many bits of the hash must be clear, so that about `2^22` samples cover `total` bytes: 48 MB at most.
+pub fn density(total: u64) -> u32 {
+    (total >> 22).max(1).next_power_of_two().ilog2().max(5)
+}
+
+/// Takes the samples of one file, fed piece by piece.
+#[derive(Debug)]
+pub struct Sampler {
+    file: u32,
+    mask_shift: u32,
+    hash: u64,
+    pos: u64,
+    last: u32,
+    samples: Vec<Sample>,
+}
+
+impl Sampler {
+    /// A sampler for file number `file` that keeps one position in `2^density` on average.
+    pub fn new(file: u32, density: u32) -> Self {
+        Sampler { file, mask_shift: 64 - density, hash: 0, pos: 0, last: 0, samples: Vec::new() }
+    }
+
+    /// Feeds the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.hash = (self.hash << 1).wrapping_add(GEAR[usize::from(byte)]);
+            self.pos += 1;
+            if self.hash >> self.mask_shift == 0 && self.pos >= WINDOW as u64 {
+                let hash = (self.hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
+                // A run of one byte gives one hash over and over.
+                if hash != self.last {
+                    self.last = hash;
+                    let place = u32::try_from(self.pos >> PLACE_LOG).unwrap_or(u32::MAX);
+                    self.samples.push(Sample { hash, file: self.file, place });
+                }
+            }
+        }
+    }
+
+    /// The samples taken.
+    pub fn finish(self) -> Vec<Sample> {
+        self.samples
+    }
+}
+
+/// The samples of all old files.
+#[derive(Debug, Default)]
+pub struct SampleIndex {
+    samples: Vec<Sample>,
+    density: u32,
+}
+
+/// Votes for one old file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Votes {
+    /// Number of the file.
+    pub file: u32,
+    /// How many of the new content's samples occur in it.
+    pub votes: u32,
+    /// The same by window of 256 KiB, ascending.
+    pub places: Vec<(u32, u32)>,
+}
+
+impl SampleIndex {
+    /// Sorts samples taken with one `density`.
+    pub fn new(mut samples: Vec<Sample>, density: u32) -> Self {
+        samples.sort_unstable();
+        SampleIndex { samples, density }
+    }
+
+    /// Offset range of a voting window.
+    pub fn place_range(place: u32) -> std::ops::Range<u64> {
+        u64::from(place) << PLACE_LOG..(u64::from(place) + 1) << PLACE_LOG
+    }
+
+    /// Votes of `content` for old files, most votes first, then by file number; and the number of samples taken.
+    pub fn votes(&self, content: &[u8]) -> (Vec<Votes>, u32) {
+        let mut sampler = Sampler::new(0, self.density);
+        sampler.update(content);
+        let mut wanted: Vec<u32> = sampler.finish().into_iter().map(|s| s.hash).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut by_place: HashMap<(u32, u32), u32> = HashMap::new();
+        for &hash in &wanted {
+            let from = self.samples.partition_point(|s| s.hash < hash);
+            let same = self.samples[from..].iter().take(MAX_SAME + 1).take_while(|s| s.hash == hash).count();
+            if same <= MAX_SAME {
+                for s in &self.samples[from..from + same] {
+                    *by_place.entry((s.file, s.place)).or_default() += 1;
+                }
+            }
+        }
+        let mut by_place: Vec<_> = by_place.into_iter().collect();
+        by_place.sort_unstable();
+        let mut all: Vec<Votes> = Vec::new();
+        for ((file, place), votes) in by_place {
+            match all.last_mut().filter(|v| v.file == file) {
+                Some(v) => {
+                    v.votes += votes;
+                    v.places.push((place, votes));
+                }
+                None => all.push(Votes { file, votes, places: vec![(place, votes)] }),
+            }
+        }
+        all.sort_by_key(|v| (std::cmp::Reverse(v.votes), v.file));
+        (all, wanted.len() as u32)
+    }
+}
+
+/// Random numbers, one for each byte value (splitmix64 from a fixed seed).
+const GEAR: [u64; 256] = {
+    let mut table = [0; 256];
+    let mut state: u64 = 0x0c0f_fee0_c0ac_1e5e;
+    let mut i = 0;
+    while i < 256 {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        table[i] = z ^ (z >> 31);
+        i += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_testkit::image::{binary, mutate};
+
+    #[test]
+    fn the_likeliest_file_wins_whatever_its_name() {
+        let density = density(0);
+        let files: Vec<Vec<u8>> = (0..20).map(|i| binary(i, 50_000)).collect();
+        let samples = files.iter().enumerate().flat_map(|(i, f)| {
+            let mut s = Sampler::new(i as u32, density);
+            f.chunks(777).for_each(|c| s.update(c));
+            s.finish()
+        });
+        let index = SampleIndex::new(samples.collect(), density);
+        let (votes, samples) = index.votes(&mutate(&files[13], 5, 20));
+        assert_eq!(votes[0].file, 13);
+        assert!(votes[0].votes * 2 > samples, "{} of {samples}", votes[0].votes);
+        assert!(index.votes(&binary(99, 5000)).0.iter().all(|v| v.votes < 4));
+    }
+
+    #[test]
+    fn runs_of_one_byte_do_not_flood_the_index() {
+        let mut s = Sampler::new(0, 5);
+        s.update(&vec![0; 1 << 20]);
+        assert!(s.finish().len() <= 1);
+    }
+
+    #[test]
+    fn density_keeps_the_index_small() {
+        assert_eq!(density(0), 5);
+        assert_eq!(density(170 << 20), 6);
+        assert_eq!(density(4 << 30), 10);
+        assert_eq!(density(1 << 40), 18);
+    }
+}

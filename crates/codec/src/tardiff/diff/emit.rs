@@ -1,0 +1,420 @@
+//! Matching the files and writing the operations.
+
+use std::io::{self, Write};
+
+use super::candidates::{Plan, Planner, Segment, text_budget};
+use super::jobs::{self, Memory, Work};
+use super::scan::Scan;
+use super::{DiffError, FileCounts, Method, Options};
+use crate::compress::{ZstdWriter, ZstdWriterOptions};
+use crate::matching::approx::{self, Match};
+use crate::matching::block::BlockFinder;
+use crate::matching::suffix::SuffixFinder;
+use crate::matching::{Finder, common_prefix};
+use crate::observe::{Observer, Stage};
+use crate::tardiff::{MAX_WINDOW_LOG, OpCounts, OpWriter};
+use crate::{ReadAt, Section};
+
+/// A run of old bytes at least this long that needs no correction is worth a COPY of its own.
+const COPY_RUN: usize = 512;
+/// Matches with fewer agreeing bytes cost more than the literal they replace.
+const MIN_AGREEING: usize = 16;
+/// Bytes handled at once while writing.
+const CHUNK: usize = 1 << 20;
+
+/// Writes all operations.
+pub(super) fn emit<W: Write>(
+    new: &dyn ReadAt,
+    scan: &Scan,
+    plans: &[Plan],
+    planner: &Planner<'_>,
+    out: &mut W,
+    options: &Options,
+    observer: &dyn Observer,
+) -> Result<(OpCounts, u64, FileCounts), DiffError> {
+    let matcher = Matcher::new(new, scan, plans, planner, options, observer);
+    jobs::run(&matcher, options.threads, options.memory / 4 * 3, |results| {
+        let writer = OpWriter::new(out, options.version, options.stream).map_err(DiffError::Write)?;
+        let mut emitter = Emitter { new, planner, writer, observer, at: 0 };
+        let mut files = FileCounts::default();
+        let mut job = 0;
+        for (i, (target, plan)) in scan.targets.iter().zip(plans).enumerate() {
+            match *plan {
+                Plan::Literal => files.literal += 1,
+                Plan::Identical { source, path } => {
+                    emitter.literal_to(target.offset)?;
+                    emitter.copy(source, path, 0, target.size)?;
+                    files.identical += 1;
+                }
+                Plan::Search => {
+                    let mut helped = false;
+                    while matcher.pieces.get(job).is_some_and(|p| p.target == i) {
+                        match results.take(job)? {
+                            Outcome::Matches(matches) => {
+                                helped |= !matches.is_empty();
+                                for m in &matches {
+                                    emitter.matched(i, m)?;
+                                }
+                            }
+                            Outcome::Frame { source, path, frame } => {
+                                helped = true;
+                                emitter.frame(source, path, &frame, target.offset, target.size)?;
+                            }
+                        }
+                        job += 1;
+                    }
+                    *if helped { &mut files.changed } else { &mut files.literal } += 1;
+                }
+            }
+        }
+        emitter.literal_to(new.size())?;
+        let stream_bytes = emitter.writer.stream_bytes();
+        let (_, ops) = emitter.writer.finish().map_err(DiffError::Write)?;
+        Ok((ops, stream_bytes, files))
+    })
+}
+
+/// A part of a new file that is matched on its own.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    target: usize,
+    /// Offset in the new tar.
+    offset: u64,
+    len: usize,
+}
+
+/// A match in terms of the new tar and an old file.
+#[derive(Debug, Clone, Copy)]
+struct FileMatch {
+    new: u64,
+    source: usize,
+    old: u64,
+    len: u64,
+}
+
+enum Outcome {
+    Matches(Vec<FileMatch>),
+    Frame { source: usize, path: usize, frame: Vec<u8> },
+}
+
+struct Matcher<'a> {
+    new: &'a dyn ReadAt,
+    scan: &'a Scan,
+    planner: &'a Planner<'a>,
+    options: &'a Options,
+    observer: &'a dyn Observer,
+    pieces: Vec<Piece>,
+}
+
+impl<'a> Matcher<'a> {
+    fn new(
+        new: &'a dyn ReadAt,
+        scan: &'a Scan,
+        plans: &[Plan],
+        planner: &'a Planner<'a>,
+        options: &'a Options,
+        observer: &'a dyn Observer,
+    ) -> Self {
+        // A piece and its text must fit the budget together; a patch frame needs the file whole.
+        let most = text_budget(options.memory) / 2;
+        let mut pieces = Vec::new();
+        for (target, _) in plans.iter().enumerate().filter(|(_, p)| **p == Plan::Search) {
+            let t = &scan.targets[target];
+            let whole = options.method != Method::Bsdiff && t.size < options.max_patch_size;
+            let step = if whole { t.size } else { most };
+            let mut at = 0;
+            while at < t.size {
+                let len = (t.size - at).min(step);
+                pieces.push(Piece { target, offset: t.offset + at, len: len as usize });
+                at += len;
+            }
+        }
+        Matcher { new, scan, planner, options, observer, pieces }
+    }
+
+    fn match_piece(&self, piece: Piece, memory: &dyn Memory) -> Result<Outcome, DiffError> {
+        let content =
+            Section::new(self.new, piece.offset, piece.len as u64).to_vec().map_err(DiffError::Read)?;
+        let segments = self.planner.text(piece.target, &content);
+        let patch = match self.options.method {
+            Method::Bsdiff => None,
+            _ => self.patch(piece, &content, &segments, memory)?,
+        };
+        match (self.options.method, patch) {
+            (Method::Zstd, None) => Ok(Outcome::Matches(Vec::new())),
+            (Method::Zstd | Method::ZstdThenBsdiff, Some(patch)) => Ok(patch),
+            (_, patch) => {
+                let matches = self.approximate(piece, &content, &segments, memory)?;
+                match patch {
+                    Some(Outcome::Frame { source, path, frame })
+                        if frame.len() < self.estimate(&content, piece, &matches)? =>
+                    {
+                        Ok(Outcome::Frame { source, path, frame })
+                    }
+                    _ => Ok(Outcome::Matches(matches)),
+                }
+            }
+        }
+    }
+
+    /// Approximate matches of a piece in its text.
+    fn approximate(
+        &self,
+        piece: Piece,
+        content: &[u8],
+        segments: &[Segment],
+        memory: &dyn Memory,
+    ) -> Result<Vec<FileMatch>, DiffError> {
+        let len: u64 = segments.iter().map(|s| s.len as u64).sum();
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        let largest = segments.iter().map(|s| self.planner.sources[s.source].size).max().unwrap_or(0);
+        let file = self.scan.targets[piece.target].size;
+        let sorted = largest.max(file) < self.options.max_suffix_size;
+        let need = len + if sorted { SuffixFinder::memory(len) } else { BlockFinder::memory(len) };
+        let mut found = Ok((Vec::new(), Vec::new()));
+        memory.with(need, &mut || found = self.search(content, segments, sorted));
+        let (matches, borders) = found?;
+        // Back from text positions to files.
+        let mut out = Vec::with_capacity(matches.len());
+        for Match { new, old, len } in matches {
+            let i = borders.partition_point(|&b| b <= old);
+            let start = if i == 0 { 0 } else { borders[i - 1] };
+            out.push(FileMatch {
+                new: piece.offset + new as u64,
+                source: segments[i].source,
+                old: segments[i].offset + (old - start) as u64,
+                len: len as u64,
+            });
+        }
+        Ok(out)
+    }
+
+    fn search(
+        &self,
+        content: &[u8],
+        segments: &[Segment],
+        sorted: bool,
+    ) -> Result<(Vec<Match>, Vec<usize>), DiffError> {
+        if self.observer.cancelled() {
+            return Err(DiffError::Cancelled);
+        }
+        let mut text = Vec::with_capacity(segments.iter().map(|s| s.len).sum());
+        let mut borders = Vec::with_capacity(segments.len());
+        for s in segments {
+            let from = text.len();
+            text.resize(from + s.len, 0);
+            let source = &self.planner.sources[s.source].content;
+            source.read_exact_at(s.offset, &mut text[from..]).map_err(DiffError::Read)?;
+            borders.push(text.len());
+        }
+        let sorting;
+        let hashing;
+        let finder: &dyn Finder = if sorted {
+            sorting = SuffixFinder::new(&text);
+            &sorting
+        } else {
+            hashing = BlockFinder::new(&text);
+            &hashing
+        };
+        let mut matches = approx::matches(finder, &borders, content);
+        matches.retain(|m| {
+            agreeing(&content[m.new..m.new + m.len], &text[m.old..m.old + m.len]) >= MIN_AGREEING
+        });
+        Ok((matches, borders))
+    }
+
+    /// The file as one frame with the first candidate as dictionary; `None` where sizes forbid it or it does not pay.
+    fn patch(
+        &self,
+        piece: Piece,
+        content: &[u8],
+        segments: &[Segment],
+        memory: &dyn Memory,
+    ) -> Result<Option<Outcome>, DiffError> {
+        let target = &self.scan.targets[piece.target];
+        let Some(first) = segments.first() else { return Ok(None) };
+        let old = &self.planner.sources[first.source];
+        let max = self.options.max_patch_size;
+        if piece.len as u64 != target.size || target.size >= max || old.size >= max {
+            return Ok(None);
+        }
+        let both = (old.size + target.size).max(1 << 10);
+        let log = both.next_power_of_two().ilog2().min(MAX_WINDOW_LOG);
+        let window_log = self.options.patch_window_log.unwrap_or(log);
+        let mut frame = Ok(Vec::new());
+        memory.with(old.size + 6 * both, &mut || {
+            frame = old.content.to_vec().and_then(|dictionary| {
+                let mut writer = ZstdWriter::new(
+                    Vec::new(),
+                    ZstdWriterOptions {
+                        level: self.options.patch_level,
+                        window_log: Some(window_log),
+                        prefix: Some(&dictionary),
+                        content_size: Some(content.len() as u64),
+                        long_distance: both > 8 << 20,
+                    },
+                )?;
+                writer.write_all(content)?;
+                writer.finish()
+            });
+        });
+        let frame = frame.map_err(DiffError::Read)?;
+        if frame.len() >= content.len() {
+            return Ok(None);
+        }
+        let path = self.planner.open_path(first.source, piece.target);
+        Ok(Some(Outcome::Frame { source: first.source, path, frame }))
+    }
+
+    /// About how many bytes matches and the literals between them take in the delta.
+    fn estimate(&self, content: &[u8], piece: Piece, matches: &[FileMatch]) -> Result<usize, DiffError> {
+        let mut writer =
+            OpWriter::new(Vec::new(), self.options.version, self.options.stream).map_err(DiffError::Write)?;
+        let mut at = 0;
+        for m in matches {
+            let from = (m.new - piece.offset) as usize;
+            writer.literal(&content[at..from]).map_err(DiffError::Write)?;
+            let path = self.planner.sources[m.source].paths[0];
+            let old = Section::new(&self.planner.sources[m.source].content, m.old, m.len).to_vec();
+            let old = old.map_err(DiffError::Read)?;
+            write_match(&mut writer, path, m.old, &old, &content[from..from + old.len()])
+                .map_err(DiffError::Write)?;
+            at = from + old.len();
+        }
+        writer.literal(&content[at..]).map_err(DiffError::Write)?;
+        Ok(writer.finish().map_err(DiffError::Write)?.0.len())
+    }
+}
+
+impl Work for Matcher<'_> {
+    type Output = Result<Outcome, DiffError>;
+
+    fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    fn run(&self, job: usize, memory: &dyn Memory) -> Self::Output {
+        self.match_piece(self.pieces[job], memory)
+    }
+
+    fn weight(&self, output: &Self::Output) -> u64 {
+        match output {
+            Ok(Outcome::Matches(m)) => (m.len() * size_of::<FileMatch>()) as u64,
+            Ok(Outcome::Frame { frame, .. }) => frame.len() as u64,
+            Err(_) => 0,
+        }
+    }
+}
+
+fn agreeing(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).filter(|(a, b)| a == b).count()
+}
+
+/// Writes one match: long runs without correction as COPY, the rest as ADD.
+fn write_match<W: Write>(
+    writer: &mut OpWriter<W>,
+    path: &[u8],
+    old_offset: u64,
+    old: &[u8],
+    new: &[u8],
+) -> io::Result<()> {
+    let (mut from, mut at) = (0, 0);
+    while at < new.len() {
+        let run = common_prefix(&old[at..], &new[at..]);
+        let all_the_rest = from == at && at + run == new.len();
+        if run >= COPY_RUN || (run > 0 && all_the_rest) {
+            add(writer, path, old_offset, old, new, from..at)?;
+            writer.copy(path, old_offset + at as u64, run as u64)?;
+            from = at + run;
+        }
+        at += run;
+        at += old[at..new.len()].iter().zip(&new[at..]).take_while(|(o, n)| o != n).count();
+    }
+    add(writer, path, old_offset, old, new, from..new.len())
+}
+
+fn add<W: Write>(
+    writer: &mut OpWriter<W>,
+    path: &[u8],
+    old_offset: u64,
+    old: &[u8],
+    new: &[u8],
+    range: std::ops::Range<usize>,
+) -> io::Result<()> {
+    let diff: Vec<u8> =
+        new[range.clone()].iter().zip(&old[range.clone()]).map(|(n, o)| n.wrapping_sub(*o)).collect();
+    writer.add(path, old_offset + range.start as u64, &diff)
+}
+
+/// Walks through the new tar and writes what covers it.
+struct Emitter<'a, W: Write> {
+    new: &'a dyn ReadAt,
+    planner: &'a Planner<'a>,
+    writer: OpWriter<W>,
+    observer: &'a dyn Observer,
+    /// Bytes of the new tar covered so far.
+    at: u64,
+}
+
+impl<W: Write> Emitter<'_, W> {
+    fn progress(&self) -> Result<(), DiffError> {
+        self.observer.progress(Stage::Diff, self.at, self.new.size());
+        if self.observer.cancelled() { Err(DiffError::Cancelled) } else { Ok(()) }
+    }
+
+    fn literal_to(&mut self, end: u64) -> Result<(), DiffError> {
+        let mut buf = vec![0; (end - self.at).min(CHUNK as u64) as usize];
+        while self.at < end {
+            let n = (end - self.at).min(CHUNK as u64) as usize;
+            self.new.read_exact_at(self.at, &mut buf[..n]).map_err(DiffError::Read)?;
+            self.writer.literal(&buf[..n]).map_err(DiffError::Write)?;
+            self.at += n as u64;
+            self.progress()?;
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, source: usize, path: usize, offset: u64, len: u64) -> Result<(), DiffError> {
+        let path = self.planner.sources[source].paths[path];
+        self.writer.copy(path, offset, len).map_err(DiffError::Write)?;
+        self.at += len;
+        self.progress()
+    }
+
+    fn matched(&mut self, target: usize, m: &FileMatch) -> Result<(), DiffError> {
+        self.literal_to(m.new)?;
+        let source = &self.planner.sources[m.source];
+        let path = source.paths[self.planner.open_path(m.source, target)];
+        let mut done = 0;
+        let mut old = vec![0; m.len.min(CHUNK as u64) as usize];
+        let mut new = old.clone();
+        while done < m.len {
+            let n = (m.len - done).min(CHUNK as u64) as usize;
+            source.content.read_exact_at(m.old + done, &mut old[..n]).map_err(DiffError::Read)?;
+            self.new.read_exact_at(m.new + done, &mut new[..n]).map_err(DiffError::Read)?;
+            write_match(&mut self.writer, path, m.old + done, &old[..n], &new[..n])
+                .map_err(DiffError::Write)?;
+            done += n as u64;
+            self.at += n as u64;
+            self.progress()?;
+        }
+        Ok(())
+    }
+
+    fn frame(
+        &mut self,
+        source: usize,
+        path: usize,
+        frame: &[u8],
+        offset: u64,
+        size: u64,
+    ) -> Result<(), DiffError> {
+        self.literal_to(offset)?;
+        let old = &self.planner.sources[source];
+        self.writer.zstd_dict(old.paths[path], old.size, frame).map_err(DiffError::Write)?;
+        self.at += size;
+        self.progress()
+    }
+}
