@@ -1,2 +1,40 @@
-//! x
-fn main() {}
+//! The command `coracle`, which is also `tar-diff` and `tar-patch` when called by those names.
+
+mod args;
+mod commands;
+mod failure;
+mod progress;
+mod size;
+mod table;
+mod upstream;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let name =
+        args.first().and_then(|a| Path::new(a).file_name()).and_then(|n| n.to_str()).unwrap_or_default();
+    match name {
+        "tar-diff" => return upstream::tar_diff(&args[1..]),
+        "tar-patch" => return upstream::tar_patch(&args[1..]),
+        _ => {}
+    }
+    let cli = Cli::parse_from(args);
+    let json = cli.command.json();
+    let result = match cli.command {
+        Command::Diff(args) => commands::diff::run(&args),
+        Command::Patch(args) => commands::patch::run(&args),
+        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Explain(args) => commands::explain::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(json),
+    }
+}

@@ -1,1 +1,42 @@
-//! x
+//! The product: what the commands do, without a terminal and without the environment.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`diff`](mod@diff) | old archives and a new one in, a proved delta out |
+//! | [`patch`](mod@patch) | a delta and a source in, the new tar out, published only when complete and verified |
+//! | [`inspect`](mod@inspect) | what a delta or an archive holds |
+//! | [`explain`](mod@explain) | what each file of the new archive costs in a delta |
+//!
+//! The other modules are what these share: [`input`] opens archives and lets them be read at any offset, [`output`]
+//! publishes last, [`source`] finds old files in a directory tree or in archives.
+
+pub mod diff;
+mod error;
+pub mod explain;
+mod hashed;
+pub mod input;
+pub mod inspect;
+pub mod output;
+pub mod patch;
+pub mod source;
+
+pub use error::Error;
+
+use std::path::PathBuf;
+
+use coracle_codec::observe::Observer;
+
+/// What every piece of work needs from its caller.
+#[derive(Clone)]
+pub struct Context<'a> {
+    /// Sees progress and can stop the work.
+    pub observer: &'a dyn Observer,
+    /// Where unnamed temporary files go: decoded archives, and deltas on their way to a pipe.
+    pub temp_dir: PathBuf,
+}
+
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("temp_dir", &self.temp_dir).finish_non_exhaustive()
+    }
+}

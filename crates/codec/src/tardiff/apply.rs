@@ -46,7 +46,7 @@ pub fn apply(
             return Err(Error::Cancelled);
         }
         observer.progress(Stage::Apply, out.written, 0);
-        counts.add(&op);
+        counts.count(&op);
         match op {
             Op::Data(size) => {
                 out.reserve(size)?;

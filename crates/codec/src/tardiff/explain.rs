@@ -101,7 +101,7 @@ pub fn explain(
         if observer.cancelled() {
             return Err(Error::Cancelled.into());
         }
-        counts.add(&op);
+        counts.count(&op);
         ledger.control(&op)?;
         match op {
             Op::Open(p) => path = p,

@@ -135,7 +135,8 @@ pub struct Count {
 }
 
 impl OpCounts {
-    fn add(&mut self, op: &Op) {
+    /// Counts one more.
+    pub fn count(&mut self, op: &Op) {
         let (count, bytes) = match op {
             Op::Data(n) => (&mut self.data, *n),
             Op::Open(path) => (&mut self.open, path.len() as u64),

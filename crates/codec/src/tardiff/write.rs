@@ -99,7 +99,7 @@ impl<W: Write> OpWriter<W> {
         for part in diff.chunks(MAX_ADD as usize) {
             self.op(Op::ADD, part.len() as u64)?;
             self.payload(part)?;
-            self.counts.add(&Op::Add(part.len() as u64));
+            self.counts.count(&Op::Add(part.len() as u64));
         }
         self.cursor += diff.len() as u64;
         Ok(())
@@ -116,7 +116,7 @@ impl<W: Write> OpWriter<W> {
         self.open(path)?;
         self.op(Op::ZSTD_DICT, frame.len() as u64)?;
         self.payload(frame)?;
-        self.counts.add(&Op::ZstdDict(frame.len() as u64));
+        self.counts.count(&Op::ZstdDict(frame.len() as u64));
         self.cursor = size;
         Ok(())
     }
@@ -137,7 +137,7 @@ impl<W: Write> OpWriter<W> {
         self.open(path)?;
         if self.cursor != offset {
             self.op(Op::SEEK, offset)?;
-            self.counts.add(&Op::Seek(offset));
+            self.counts.count(&Op::Seek(offset));
             self.cursor = offset;
         }
         Ok(())
@@ -161,7 +161,7 @@ impl<W: Write> OpWriter<W> {
         let len = std::mem::take(&mut self.pending_copy);
         if len > 0 {
             self.op(Op::COPY, len)?;
-            self.counts.add(&Op::Copy(len));
+            self.counts.count(&Op::Copy(len));
             self.cursor += len;
         }
         Ok(())
@@ -174,7 +174,7 @@ impl<W: Write> OpWriter<W> {
         let literal = std::mem::take(&mut self.literal);
         self.op(Op::DATA, literal.len() as u64)?;
         self.payload(&literal)?;
-        self.counts.add(&Op::Data(literal.len() as u64));
+        self.counts.count(&Op::Data(literal.len() as u64));
         self.literal = literal;
         self.literal.clear();
         Ok(())

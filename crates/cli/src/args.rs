@@ -1,0 +1,176 @@
+//! The command line.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use coracle_codec::digest::Digest;
+
+use crate::size;
+
+/// Container image updates in as few bytes as possible, bit-exact and verified.
+#[derive(Debug, Parser)]
+#[command(name = "coracle", version, max_term_width = 110, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a delta between archives.
+    ///
+    /// Reads the OLD archives in the order in which they would be extracted and writes to DELTA what it takes to
+    /// turn the extracted tree into the archive NEW, bit for bit. Archives may be compressed with gzip, zstd, bzip2 or
+    /// xz. The delta is applied once before it is published, so a delta that exists is a delta that works. `-` stands
+    /// for standard input or output.
+    Diff(Diff),
+    /// Apply a delta.
+    ///
+    /// Rebuilds the new archive from DELTA and SOURCE: one directory with the extracted old tree, or the old archives
+    /// in order. Nothing in a delta tells whether the source was the right one: give --expect with the digest of the
+    /// uncompressed archive (a layer's diff_id) wherever you know it. OUT appears only when it is complete and as
+    /// expected; `-` streams to standard output.
+    Patch(Patch),
+    /// Show what a delta or an archive holds.
+    Inspect(Inspect),
+    /// Show which files of the new archive cost how many bytes of a delta.
+    ///
+    /// OLD is one directory or the old archives in order. The cost of a file is an estimate: what its operations add
+    /// to a compressed stream, scaled so that all files together give the exact size of the delta.
+    Explain(Explain),
+}
+
+impl Command {
+    /// Whether messages are JSON.
+    pub fn json(&self) -> bool {
+        match self {
+            Command::Diff(a) => a.shared.json,
+            Command::Patch(a) => a.shared.json,
+            Command::Inspect(a) => a.shared.json,
+            Command::Explain(a) => a.shared.json,
+        }
+    }
+}
+
+/// Options of all commands.
+#[derive(Debug, Args)]
+pub struct Shared {
+    /// Write one JSON object instead of text (docs/cli/json.md); to standard error if the output goes to standard
+    /// output
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress and no summary
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Largest uncompressed archive to read or to make
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "64GiB")]
+    pub max_size: u64,
+    /// Directory for unnamed temporary files [default: $TMPDIR or /var/tmp]
+    #[arg(long, value_name = "DIR")]
+    pub temp_dir: Option<PathBuf>,
+}
+
+/// Version of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// tar-diff 1: every reader understands it
+    V1,
+    /// tar-diff 2: may use zstd frames with an old file as dictionary where that is smaller
+    V2,
+}
+
+/// Whether whiteouts in old archives remove files of earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Whiteouts {
+    /// On with several old archives, off with one
+    Auto,
+    /// On
+    On,
+    /// Off
+    Off,
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "coracle diff [OPTIONS] <OLD>... <NEW> <DELTA>")]
+pub struct Diff {
+    /// Old archives in order of extraction, the new archive, the delta to write
+    #[arg(required = true, num_args = 2.., value_names = ["OLD", "NEW", "DELTA"])]
+    pub paths: Vec<PathBuf>,
+    /// Version of the format
+    #[arg(long, value_enum, default_value = "v1")]
+    pub format: Format,
+    /// Window of the delta's stream: a power of two up to 128MiB. Applying takes the window and 48 MiB
+    #[arg(long, value_name = "SIZE", value_parser = size::parse_window, default_value = "8MiB")]
+    pub window: u32,
+    /// Memory to aim at. The delta depends on it
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "1GiB")]
+    pub memory: u64,
+    /// Threads for matching [default: all cores]. The delta does not depend on it
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// Publish the delta without applying it first
+    #[arg(long)]
+    pub no_verify: bool,
+    /// Honour whiteouts (.wh.NAME, .wh..wh..opq) in old archives
+    #[arg(long, value_enum, default_value = "auto")]
+    pub whiteouts: Whiteouts,
+    /// Use old files that are not world-readable as well
+    #[arg(long)]
+    pub any_mode: bool,
+    /// Use only old files below this path (may be repeated)
+    #[arg(long, value_name = "PATH")]
+    pub source_prefix: Vec<PathBuf>,
+    /// Use no old files below this path (may be repeated)
+    #[arg(long, value_name = "PATH")]
+    pub ignore_source_prefix: Vec<PathBuf>,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "coracle patch [OPTIONS] <DELTA> <SOURCE>... <OUT>")]
+pub struct Patch {
+    /// The delta, one directory or old archives in order, the archive to write
+    #[arg(required = true, num_args = 2.., value_names = ["DELTA", "SOURCE", "OUT"])]
+    pub paths: Vec<PathBuf>,
+    /// Digest that the result must have; nothing is published otherwise
+    #[arg(long, value_name = "sha256:HEX")]
+    pub expect: Option<Digest>,
+    /// Memory for windows and dictionaries; a delta that needs more is refused
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "1088MiB")]
+    pub memory: u64,
+    /// Threads: with more than one, hashing goes on beside everything else [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// A delta or an archive
+    #[arg(value_name = "X")]
+    pub path: PathBuf,
+    /// Show all source files, not only the ones used most
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "coracle explain [OPTIONS] <OLD>... <NEW> <DELTA>")]
+pub struct Explain {
+    /// One directory or old archives in order, the new archive, the delta between them
+    #[arg(required = true, num_args = 3.., value_names = ["OLD", "NEW", "DELTA"])]
+    pub paths: Vec<PathBuf>,
+    /// How many files to show
+    #[arg(long, value_name = "N", default_value = "25")]
+    pub top: usize,
+    /// Show all files
+    #[arg(long, conflicts_with = "top")]
+    pub all: bool,
+    #[command(flatten)]
+    pub shared: Shared,
+}

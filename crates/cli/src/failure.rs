@@ -1,0 +1,218 @@
+//! Failures for people and scripts: one line, a hint, an exit code (`docs/cli/exit-codes.md`).
+
+use std::io;
+use std::process::ExitCode;
+
+use coracle_codec::source::OpenError;
+use coracle_codec::{compress, tar, tardiff};
+use coracle_engine::Error;
+use serde::Serialize;
+
+/// What kind of failure it is; decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// None of the others.
+    Other,
+    /// The command line is wrong. Also clap's own code.
+    Usage,
+    /// An input is missing or cannot be read.
+    Input,
+    /// An input is damaged, hostile or of the wrong kind.
+    Format,
+    /// The result is not what was expected.
+    Integrity,
+    /// A bound was reached.
+    Limit,
+    /// An output cannot be written.
+    Output,
+    /// A fault of Coracle itself.
+    Internal,
+    /// A signal asked for the end.
+    Interrupted,
+}
+
+impl Kind {
+    fn exit_code(self, signal: Option<i32>) -> u8 {
+        match self {
+            Kind::Other => 1,
+            Kind::Usage => 2,
+            Kind::Input => 3,
+            Kind::Format => 4,
+            Kind::Integrity => 5,
+            Kind::Limit => 6,
+            Kind::Output => 7,
+            Kind::Internal => 70,
+            Kind::Interrupted => 128 + signal.unwrap_or(2) as u8,
+        }
+    }
+}
+
+/// A failed command.
+#[derive(Debug)]
+pub struct Failure {
+    kind: Kind,
+    message: String,
+    hint: Option<&'static str>,
+    signal: Option<i32>,
+    /// The command's output went to standard output: say nothing there.
+    stdout_taken: bool,
+}
+
+impl Failure {
+    /// A failure of the command line.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Failure { kind: Kind::Usage, message: message.into(), hint: None, signal: None, stdout_taken: false }
+    }
+
+    /// Adds the signal that interrupted the work.
+    pub fn interrupted_by(mut self, signal: Option<i32>) -> Self {
+        self.signal = signal;
+        self
+    }
+
+    /// Keeps standard output free of messages.
+    pub fn keep_stdout(mut self, taken: bool) -> Self {
+        self.stdout_taken = taken;
+        self
+    }
+
+    /// The message alone.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The code for [`Kind::Interrupted`], else `None`.
+    pub fn interruption(&self) -> Option<u8> {
+        (self.kind == Kind::Interrupted).then(|| self.kind.exit_code(self.signal))
+    }
+
+    /// Prints the failure and gives the exit code. Nobody reading any more is no failure.
+    #[expect(clippy::print_stderr, clippy::print_stdout, reason = "this is where failures are told")]
+    pub fn report(self, json: bool) -> ExitCode {
+        let code = self.kind.exit_code(self.signal);
+        if json {
+            #[derive(Serialize)]
+            struct Line<'a> {
+                kind: &'static str,
+                error: Inner<'a>,
+            }
+            #[derive(Serialize)]
+            struct Inner<'a> {
+                kind: Kind,
+                message: &'a str,
+                hint: Option<&'static str>,
+                exit_code: u8,
+            }
+            let inner = Inner { kind: self.kind, message: &self.message, hint: self.hint, exit_code: code };
+            let line = serde_json::to_string(&Line { kind: "error", error: inner }).unwrap_or_default();
+            if self.stdout_taken { eprintln!("{line}") } else { println!("{line}") }
+        } else {
+            let hint = self.hint.map(|h| format!(" (hint: {h})")).unwrap_or_default();
+            eprintln!("coracle: error: {}{hint}", one_line(&self.message));
+        }
+        ExitCode::from(code)
+    }
+}
+
+/// File names may hold anything, but an error is one line.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let (kind, hint) = classify(&error);
+        Failure { kind, message: error.to_string(), hint, signal: None, stdout_taken: false }
+    }
+}
+
+fn classify(error: &Error) -> (Kind, Option<&'static str>) {
+    match error {
+        Error::Open { error, .. } => (Kind::Input, open_hint(error)),
+        Error::Read { .. } => (Kind::Input, None),
+        Error::Compressed { error, .. } => compressed(error),
+        Error::Tar { error, .. } => match error {
+            tar::Error::UnexpectedEof { .. } => {
+                (Kind::Format, Some("the archive is incomplete; fetch it again"))
+            }
+            tar::Error::InvalidHeader { offset: 0, .. } => (Kind::Format, Some("is this a tar archive?")),
+            tar::Error::TooLong { .. } | tar::Error::TooManyMembers(_) => (Kind::Limit, None),
+            tar::Error::Io(_) => (Kind::Input, None),
+            _ => (Kind::Format, None),
+        },
+        Error::Delta { error, .. } => delta(error),
+        Error::Explain { .. } => (Kind::Integrity, Some("give the very archive that the delta was made for")),
+        Error::Digest { .. } => (
+            Kind::Integrity,
+            Some("the source is not the one the delta was made from, or the delta is another one"),
+        ),
+        Error::SelfCheck(_) => (
+            Kind::Internal,
+            Some("did an input change meanwhile? if not, please report this; nothing was written"),
+        ),
+        Error::DirectoryAmongArchives(_) => (Kind::Usage, Some("give one directory, or archives only")),
+        Error::Write { error, .. } => (Kind::Output, write_hint(error)),
+        Error::Temporary { error, .. } => match write_hint(error) {
+            Some(_) => (Kind::Output, Some("choose another directory with --temp-dir")),
+            None => (Kind::Output, None),
+        },
+        Error::UnknownFile(_) => {
+            (Kind::Format, Some("known are tar archives, compressed or not, and tar-diff deltas"))
+        }
+        Error::Cancelled => (Kind::Interrupted, None),
+        _ => (Kind::Other, None),
+    }
+}
+
+fn compressed(error: &compress::Error) -> (Kind, Option<&'static str>) {
+    match error {
+        compress::Error::OutputTooLarge(_) => (Kind::Limit, Some("raise --max-size if this is expected")),
+        compress::Error::WindowTooLarge(_) | compress::Error::MemoryTooLarge(_) => {
+            (Kind::Limit, Some("raise --memory if this is expected"))
+        }
+        compress::Error::Truncated(_) => (Kind::Format, Some("the file is incomplete; fetch it again")),
+        _ => (Kind::Format, None),
+    }
+}
+
+fn delta(error: &tardiff::Error) -> (Kind, Option<&'static str>) {
+    use tardiff::Error as E;
+    match error {
+        E::BadMagic => (Kind::Format, Some("a tar-diff delta starts with tardf1 or tardf2")),
+        E::EmptyStream | E::Truncated { .. } => {
+            (Kind::Format, Some("the delta is incomplete; fetch it again"))
+        }
+        E::Stream(e) => compressed(e),
+        E::Source { error: OpenError::NotFound | OpenError::NotRegular(_), .. } | E::ShortSource { .. } => {
+            (Kind::Integrity, Some("the source is not the one the delta was made from"))
+        }
+        E::Source { error: OpenError::Io(_), .. } | E::ReadSource { .. } => (Kind::Input, None),
+        E::Frame { .. } => (Kind::Integrity, Some("the source is not the one the delta was made from")),
+        E::OutputTooLarge(_) => (Kind::Limit, Some("raise --max-size if this is expected")),
+        E::DictionaryTooLarge { .. } => (Kind::Limit, Some("raise --memory if this is expected")),
+        E::TooManyOps | E::TooManyDictionaries => (Kind::Limit, None),
+        _ => (Kind::Format, None),
+    }
+}
+
+fn open_hint(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::NotFound => Some("check the path"),
+        io::ErrorKind::PermissionDenied => Some("check the permissions"),
+        _ => None,
+    }
+}
+
+fn write_hint(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some("free some space; nothing was left behind")
+        }
+        io::ErrorKind::FileTooLarge => Some("a limit on file sizes is in force; nothing was left behind"),
+        io::ErrorKind::NotFound => Some("does the directory exist?"),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Some("check the permissions"),
+        io::ErrorKind::IsADirectory => Some("name a file, not a directory"),
+        _ => None,
+    }
+}

@@ -1,0 +1,120 @@
+//! Making a delta between archives.
+
+use std::io::{self, BufReader, BufWriter, Write};
+use std::path::PathBuf;
+
+use coracle_codec::compress;
+use coracle_codec::digest::Hashing;
+use coracle_codec::observe::{Observer, Stage};
+use coracle_codec::tardiff::{self, Limits, Options, Report};
+
+use crate::input::Archive;
+use crate::output::Output;
+use crate::source::tar_source;
+use crate::{Context, Error};
+
+/// What to make a delta of.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Old archives in order of extraction.
+    pub old: Vec<PathBuf>,
+    /// The new archive.
+    pub new: PathBuf,
+    /// Where the delta goes.
+    pub delta: PathBuf,
+    /// How it is made.
+    pub options: Options,
+    /// Bounds for compressed archives.
+    pub limits: compress::Limits,
+    /// Apply the delta before it is published and compare the result.
+    pub verify: bool,
+}
+
+/// A delta that was made.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// Old archives: uncompressed bytes.
+    pub old_bytes: Vec<u64>,
+    /// Bytes of the delta.
+    pub delta_bytes: u64,
+    /// What it holds.
+    pub report: Report,
+    /// Whether it was applied and gave the new archive.
+    pub verified: bool,
+}
+
+/// Makes a delta; it appears at its path only when complete and, unless told otherwise, proved.
+///
+/// # Errors
+/// See [`Error`]; there is then no output.
+pub fn run(request: &Request, context: &Context<'_>) -> Result<Made, Error> {
+    let old = request
+        .old
+        .iter()
+        .map(|path| Archive::open(path, request.limits, context))
+        .collect::<Result<Vec<_>, _>>()?;
+    let new = Archive::open(&request.new, request.limits, context)?;
+    let mut output = Output::checked(&request.delta, context)?;
+    let bytes: Vec<_> = old.iter().map(Archive::bytes).collect();
+    let mut writer = Hashing::new(BufWriter::with_capacity(1 << 16, &mut output));
+    let fail = |e| Error::diff(&request.old, &request.new, &request.delta, e);
+    let report =
+        tardiff::diff(&bytes, new.bytes(), &mut writer, &request.options, context.observer).map_err(fail)?;
+    writer.flush().map_err(|error| Error::Write { path: request.delta.clone(), error })?;
+    let (writer, _, delta_bytes) = writer.finish();
+    drop(writer);
+    if request.verify {
+        verify(&old, &output, &report, context)?;
+    }
+    output.publish()?;
+    Ok(Made {
+        old_bytes: bytes.iter().map(|b| b.size()).collect(),
+        delta_bytes,
+        report,
+        verified: request.verify,
+    })
+}
+
+/// Applies the delta to the old archives and compares.
+fn verify(old: &[Archive], output: &Output, report: &Report, context: &Context<'_>) -> Result<(), Error> {
+    let source = tar_source(old, context)?;
+    let observer = Verifying { inner: context.observer, total: report.new_size };
+    let limits = Limits { max_output: report.new_size, ..Limits::default() };
+    let mut result = Hashing::new(io::sink());
+    let delta = BufReader::with_capacity(1 << 16, output.reopen()?);
+    match tardiff::apply(delta, &source, &mut result, &limits, &observer) {
+        Err(tardiff::Error::Cancelled) => return Err(Error::Cancelled),
+        Err(tardiff::Error::ReadDelta(error)) => {
+            return Err(Error::Read { path: output.path().into(), error });
+        }
+        Err(e) => return Err(Error::SelfCheck(e.to_string())),
+        Ok(_) => {}
+    }
+    let (_, digest, size) = result.finish();
+    if digest != report.digest || size != report.new_size {
+        let what = format!(
+            "the delta gives {digest} of {size} bytes, wanted {} of {}",
+            report.digest, report.new_size
+        );
+        return Err(Error::SelfCheck(what));
+    }
+    Ok(())
+}
+
+/// Reports applying as verifying.
+struct Verifying<'a> {
+    inner: &'a dyn Observer,
+    total: u64,
+}
+
+impl Observer for Verifying<'_> {
+    fn progress(&self, stage: Stage, done: u64, _: u64) {
+        if stage == Stage::Apply {
+            self.inner.progress(Stage::Verify, done, self.total);
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.inner.cancelled()
+    }
+}
