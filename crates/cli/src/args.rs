@@ -95,7 +95,7 @@ pub enum Whiteouts {
 #[command(override_usage = "coracle diff [OPTIONS] <OLD>... <NEW> <DELTA>")]
 pub struct Diff {
     /// Old archives in order of extraction, the new archive, the delta to write
-    #[arg(required = true, num_args = 2.., value_names = ["OLD", "NEW", "DELTA"])]
+    #[arg(required = true, num_args = 3.., value_names = ["OLD", "NEW", "DELTA"])]
     pub paths: Vec<PathBuf>,
     /// Version of the format
     #[arg(long, value_enum, default_value = "v1")]
@@ -132,7 +132,7 @@ pub struct Diff {
 #[command(override_usage = "coracle patch [OPTIONS] <DELTA> <SOURCE>... <OUT>")]
 pub struct Patch {
     /// The delta, one directory or old archives in order, the archive to write
-    #[arg(required = true, num_args = 2.., value_names = ["DELTA", "SOURCE", "OUT"])]
+    #[arg(required = true, num_args = 3.., value_names = ["DELTA", "SOURCE", "OUT"])]
     pub paths: Vec<PathBuf>,
     /// Digest that the result must have; nothing is published otherwise
     #[arg(long, value_name = "sha256:HEX")]

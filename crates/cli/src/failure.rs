@@ -8,6 +8,8 @@ use coracle_codec::{compress, tar, tardiff};
 use coracle_engine::Error;
 use serde::Serialize;
 
+use crate::commands::say;
+
 /// What kind of failure it is; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -77,9 +79,9 @@ impl Failure {
         self
     }
 
-    /// The message alone.
-    pub fn message(&self) -> &str {
-        &self.message
+    /// The message alone, on one line.
+    pub fn message(&self) -> String {
+        one_line(&self.message)
     }
 
     /// The code for [`Kind::Interrupted`], else `None`.
@@ -88,7 +90,6 @@ impl Failure {
     }
 
     /// Prints the failure and gives the exit code. Nobody reading any more is no failure.
-    #[expect(clippy::print_stderr, clippy::print_stdout, reason = "this is where failures are told")]
     pub fn report(self, json: bool) -> ExitCode {
         let code = self.kind.exit_code(self.signal);
         if json {
@@ -106,10 +107,10 @@ impl Failure {
             }
             let inner = Inner { kind: self.kind, message: &self.message, hint: self.hint, exit_code: code };
             let line = serde_json::to_string(&Line { kind: "error", error: inner }).unwrap_or_default();
-            if self.stdout_taken { eprintln!("{line}") } else { println!("{line}") }
+            say(&line, self.stdout_taken);
         } else {
             let hint = self.hint.map(|h| format!(" (hint: {h})")).unwrap_or_default();
-            eprintln!("coracle: error: {}{hint}", one_line(&self.message));
+            say(&format!("coracle: error: {}{hint}", one_line(&self.message)), true);
         }
         ExitCode::from(code)
     }
@@ -127,15 +128,22 @@ impl From<Error> for Failure {
     }
 }
 
+const INCOMPLETE: &str = "the archive is incomplete; fetch it again";
+
 fn classify(error: &Error) -> (Kind, Option<&'static str>) {
     match error {
         Error::Open { error, .. } => (Kind::Input, open_hint(error)),
         Error::Read { .. } => (Kind::Input, None),
-        Error::Compressed { error, .. } => compressed(error),
-        Error::Tar { error, .. } => match error {
-            tar::Error::UnexpectedEof { .. } => {
-                (Kind::Format, Some("the archive is incomplete; fetch it again"))
+        Error::Compressed { error, .. } => match compressed(error) {
+            // What --memory bounds is another stream, the delta's.
+            (Kind::Limit, _) if !matches!(error, compress::Error::OutputTooLarge(_)) => {
+                (Kind::Limit, Some("decompress it first"))
             }
+            told => told,
+        },
+        Error::Tar { error, .. } => match error {
+            tar::Error::UnexpectedEof { .. } => (Kind::Format, Some(INCOMPLETE)),
+            tar::Error::Io(e) if e.kind() == io::ErrorKind::UnexpectedEof => (Kind::Format, Some(INCOMPLETE)),
             tar::Error::InvalidHeader { offset: 0, .. } => (Kind::Format, Some("is this a tar archive?")),
             tar::Error::TooLong { .. } | tar::Error::TooManyMembers(_) => (Kind::Limit, None),
             tar::Error::Io(_) => (Kind::Input, None),
@@ -152,6 +160,8 @@ fn classify(error: &Error) -> (Kind, Option<&'static str>) {
             Some("did an input change meanwhile? if not, please report this; nothing was written"),
         ),
         Error::DirectoryAmongArchives(_) => (Kind::Usage, Some("give one directory, or archives only")),
+        Error::StdinTwice => (Kind::Usage, None),
+        Error::OutputIsInput(_) => (Kind::Usage, Some("was an argument forgotten?")),
         Error::Write { error, .. } => (Kind::Output, write_hint(error)),
         Error::Temporary { error, .. } => match write_hint(error) {
             Some(_) => (Kind::Output, Some("choose another directory with --temp-dir")),
@@ -188,6 +198,7 @@ fn delta(error: &tardiff::Error) -> (Kind, Option<&'static str>) {
             (Kind::Integrity, Some("the source is not the one the delta was made from"))
         }
         E::Source { error: OpenError::Io(_), .. } | E::ReadSource { .. } => (Kind::Input, None),
+        E::Frame { error, .. } if compressed(error).0 == Kind::Limit => compressed(error),
         E::Frame { .. } => (Kind::Integrity, Some("the source is not the one the delta was made from")),
         E::OutputTooLarge(_) => (Kind::Limit, Some("raise --max-size if this is expected")),
         E::DictionaryTooLarge { .. } => (Kind::Limit, Some("raise --memory if this is expected")),

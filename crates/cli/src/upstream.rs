@@ -12,6 +12,7 @@ use coracle_codec::tardiff::{Limits, MAX_DICTIONARY, Method, Options, StreamOpti
 use coracle_engine::{Context, diff, patch};
 
 use crate::commands::diff::all_cores;
+use crate::commands::say;
 use crate::failure::Failure;
 use crate::progress::Watch;
 
@@ -83,27 +84,26 @@ fn watched(
     result.map_err(|e| Stop::Failed(Failure::from(e).interrupted_by(watch.signal())))
 }
 
-#[expect(clippy::print_stderr, clippy::print_stdout, reason = "the command's own words")]
 fn finish(name: &str, usage: &str, result: Result<(), Stop>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Stop::Help) => {
-            eprint!("{usage}");
+            say(usage, true);
             ExitCode::SUCCESS
         }
         Err(Stop::Version) => {
-            println!("{name} v{}", env!("CARGO_PKG_VERSION"));
+            say(&format!("{name} v{}", env!("CARGO_PKG_VERSION")), false);
             ExitCode::SUCCESS
         }
         Err(Stop::Usage(code, message)) => {
             if !message.is_empty() {
-                eprintln!("{message}");
+                say(&message, true);
             }
-            eprint!("{usage}");
+            say(usage, true);
             ExitCode::from(code)
         }
         Err(Stop::Failed(failure)) => {
-            eprintln!("{name}: Error: {}", failure.message());
+            say(&format!("{name}: Error: {}", failure.message()), true);
             ExitCode::from(failure.interruption().unwrap_or(1))
         }
     }

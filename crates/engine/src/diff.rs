@@ -8,7 +8,7 @@ use coracle_codec::digest::Hashing;
 use coracle_codec::observe::{Observer, Stage};
 use coracle_codec::tardiff::{self, Limits, Options, Report};
 
-use crate::input::Archive;
+use crate::input::{Archive, stdin_once};
 use crate::output::Output;
 use crate::source::tar_source;
 use crate::{Context, Error};
@@ -48,13 +48,15 @@ pub struct Made {
 /// # Errors
 /// See [`Error`]; there is then no output.
 pub fn run(request: &Request, context: &Context<'_>) -> Result<Made, Error> {
+    stdin_once(request.old.iter().chain([&request.new]))?;
     let old = request
         .old
         .iter()
         .map(|path| Archive::open(path, request.limits, context))
         .collect::<Result<Vec<_>, _>>()?;
     let new = Archive::open(&request.new, request.limits, context)?;
-    let mut output = Output::checked(&request.delta, context)?;
+    let inputs = [request.old.as_slice(), std::slice::from_ref(&request.new)].concat();
+    let mut output = Output::checked(&request.delta, &inputs, context)?;
     let bytes: Vec<_> = old.iter().map(Archive::bytes).collect();
     let mut writer = Hashing::new(BufWriter::with_capacity(1 << 16, &mut output));
     let fail = |e| Error::diff(&request.old, &request.new, &request.delta, e);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use coracle_codec::digest::Digest;
 use coracle_codec::tardiff::{self, DiffError, ExplainError};
 use coracle_codec::{compress, tar};
+use coracle_sys::wait::is_stopped;
 
 /// Why a piece of work failed. Names the file in question wherever there is one.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +74,12 @@ pub enum Error {
     /// A directory was given among archives.
     #[error("{}: a directory can only be the one and only source", .0.display())]
     DirectoryAmongArchives(PathBuf),
+    /// Standard input was named for more than one input.
+    #[error("standard input can be given only once")]
+    StdinTwice,
+    /// The output would take the place of an input.
+    #[error("{}: the output is one of the inputs", .0.display())]
+    OutputIsInput(PathBuf),
     /// An output cannot be written.
     #[error("{}: {error}", path.display())]
     Write {
@@ -103,7 +110,7 @@ impl Error {
         match error {
             tardiff::Error::Cancelled => Error::Cancelled,
             tardiff::Error::Write(error) => Error::Write { path: out.into(), error },
-            tardiff::Error::ReadDelta(error) => Error::Read { path: path.into(), error },
+            tardiff::Error::ReadDelta(error) => Error::read(path, error),
             error => Error::Delta { path: path.into(), error },
         }
     }
@@ -123,6 +130,11 @@ impl Error {
             DiffError::Cancelled => Error::Cancelled,
             other => Error::SelfCheck(other.to_string()),
         }
+    }
+
+    /// An input that cannot be read, or whose reading was given up because the observer asked for it.
+    pub(crate) fn read(path: &std::path::Path, error: io::Error) -> Self {
+        if is_stopped(&error) { Error::Cancelled } else { Error::Read { path: path.into(), error } }
     }
 
     pub(crate) fn tar(path: &std::path::Path, error: tar::Error) -> Self {

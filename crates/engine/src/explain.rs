@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use coracle_codec::compress;
 use coracle_codec::tardiff::{self, ExplainError, Explanation, Limits};
 
-use crate::input::{Archive, Stream};
+use crate::input::{Archive, Stream, stdin_once};
 use crate::source::Inputs;
 use crate::{Context, Error};
 
@@ -31,7 +31,8 @@ pub struct Request {
 /// See [`Error`].
 pub fn run(request: &Request, context: &Context<'_>) -> Result<Explanation, Error> {
     let open = |error| Error::Open { path: request.delta.clone(), error };
-    let delta = Stream::open(&request.delta).map_err(open)?;
+    stdin_once(request.source.iter().chain([&request.new, &request.delta]))?;
+    let delta = Stream::open(&request.delta, context.observer).map_err(open)?;
     let new = Archive::open(&request.new, request.archive_limits, context)?;
     let inputs = Inputs::open(&request.source, request.archive_limits, context)?;
     inputs.with(context, |source| {

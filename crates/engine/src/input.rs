@@ -2,12 +2,15 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use coracle_codec::ReadAt;
 use coracle_codec::compress::{self, Compression, MAGIC_LEN};
+use coracle_codec::observe::Observer;
 use coracle_sys::spool::spool_file;
+use coracle_sys::wait::read_unless;
 
 use crate::{Context, Error};
 
@@ -34,11 +37,10 @@ impl Archive {
     pub fn open(path: &Path, limits: compress::Limits, context: &Context<'_>) -> Result<Self, Error> {
         let stdin = path == Path::new(STDIO);
         let open = |error| Error::Open { path: path.into(), error };
-        let read = |error| Error::Read { path: path.into(), error };
-        let mut counted = Counted { bytes: 0, input: Stream::open(path).map_err(open)? };
-        if let Stream::File(file) = &mut counted.input
-            && !stdin
-        {
+        let read = |error| Error::read(path, error);
+        let mut counted = Counted { bytes: 0, input: Stream::open(path, context.observer).map_err(open)? };
+        if !stdin {
+            let file = &counted.input.file;
             let meta = file.metadata().map_err(open)?;
             if meta.is_dir() {
                 return Err(open(io::ErrorKind::IsADirectory.into()));
@@ -80,13 +82,13 @@ impl Archive {
 /// Decodes a stream into an unnamed temporary file.
 fn spool(
     path: &Path,
-    input: &mut Counted,
+    input: &mut Counted<'_>,
     limits: compress::Limits,
     context: &Context<'_>,
 ) -> Result<(Compression, File, u64), Error> {
     let read = |error: io::Error| match error.downcast::<compress::Error>() {
         Ok(error) => Error::Compressed { path: path.into(), error },
-        Err(error) => Error::Read { path: path.into(), error },
+        Err(error) => Error::read(path, error),
     };
     let temporary = |error| Error::Temporary { dir: context.temp_dir.clone(), error };
     let (compression, mut decoded) = compress::decoder(input, limits).map_err(read)?;
@@ -124,36 +126,47 @@ fn read_start(file: &File, buf: &mut [u8]) -> io::Result<usize> {
 }
 
 /// A file or standard input.
-pub(crate) enum Stream {
-    File(File),
-    Stdin(io::Stdin),
+pub(crate) struct Stream<'a> {
+    file: File,
+    /// Asked while nothing comes, where that can happen.
+    observer: Option<&'a dyn Observer>,
 }
 
-impl Stream {
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        if path == Path::new(STDIO) {
-            Ok(Stream::Stdin(io::stdin()))
+impl<'a> Stream<'a> {
+    pub(crate) fn open(path: &Path, observer: &'a dyn Observer) -> io::Result<Self> {
+        let file = if path == Path::new(STDIO) {
+            File::from(io::stdin().as_fd().try_clone_to_owned()?)
         } else {
-            Ok(Stream::File(File::open(path)?))
-        }
+            File::open(path)?
+        };
+        let waits = !file.metadata()?.is_file();
+        Ok(Stream { file, observer: waits.then_some(observer) })
     }
 }
 
-impl Read for Stream {
+impl Read for Stream<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::File(file) => file.read(buf),
-            Stream::Stdin(stdin) => stdin.read(buf),
+        match self.observer {
+            Some(observer) => read_unless(&mut self.file, buf, || observer.cancelled()),
+            None => self.file.read(buf),
         }
     }
 }
 
-struct Counted {
-    bytes: u64,
-    input: Stream,
+/// Refuses standard input for more than one input: whoever came second would find it empty.
+pub(crate) fn stdin_once<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Error> {
+    match paths.into_iter().filter(|path| *path == Path::new(STDIO)).nth(1) {
+        Some(_) => Err(Error::StdinTwice),
+        None => Ok(()),
+    }
 }
 
-impl Read for Counted {
+struct Counted<'a> {
+    bytes: u64,
+    input: Stream<'a>,
+}
+
+impl Read for Counted<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.input.read(buf)?;
         self.bytes += n as u64;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use coracle_sys::publish::Pending;
@@ -38,9 +39,9 @@ impl Output {
     /// Prepares an output whose bytes will be read again before they are published.
     ///
     /// # Errors
-    /// [`Error::Write`], [`Error::Temporary`].
-    pub fn checked(path: &Path, context: &Context<'_>) -> Result<Self, Error> {
-        let to = match Self::open(path)? {
+    /// [`Error::Write`], [`Error::Temporary`], [`Error::OutputIsInput`].
+    pub fn checked(path: &Path, inputs: &[PathBuf], context: &Context<'_>) -> Result<Self, Error> {
+        let to = match Self::open(path, inputs)? {
             To::Direct(direct) => {
                 let dir = context.temp_dir.clone();
                 To::Spooled(spool_file(&dir).map_err(|error| Error::Temporary { dir, error })?, direct)
@@ -53,14 +54,17 @@ impl Output {
     /// Prepares an output; to a pipe or a device the bytes go as they come.
     ///
     /// # Errors
-    /// [`Error::Write`].
-    pub fn streamed(path: &Path, context: &Context<'_>) -> Result<Self, Error> {
-        Ok(Output { path: path.into(), temp_dir: context.temp_dir.clone(), to: Self::open(path)? })
+    /// [`Error::Write`], [`Error::OutputIsInput`].
+    pub fn streamed(path: &Path, inputs: &[PathBuf], context: &Context<'_>) -> Result<Self, Error> {
+        Ok(Output { path: path.into(), temp_dir: context.temp_dir.clone(), to: Self::open(path, inputs)? })
     }
 
-    fn open(path: &Path) -> Result<To, Error> {
+    fn open(path: &Path, inputs: &[PathBuf]) -> Result<To, Error> {
         if path == Path::new(STDIO) {
             return Ok(To::Direct(Direct::Stdout(io::stdout())));
+        }
+        if inputs.iter().any(|input| same_file(input, path)) {
+            return Err(Error::OutputIsInput(path.into()));
         }
         let pending = Pending::create(path).map_err(|error| Error::Write { path: path.into(), error })?;
         Ok(if pending.is_direct() { To::Direct(Direct::Device(pending)) } else { To::Pending(pending) })
@@ -108,6 +112,14 @@ impl Output {
             To::Spooled(..) => Error::Temporary { dir: self.temp_dir.clone(), error },
             _ => Error::Write { path: self.path.clone(), error },
         }
+    }
+}
+
+/// Whether two paths lead to one regular file: a forgotten argument must not cost an archive.
+fn same_file(a: &Path, b: &Path) -> bool {
+    match (std::fs::metadata(a), std::fs::metadata(b)) {
+        (Ok(a), Ok(b)) => a.is_file() && (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
     }
 }
 

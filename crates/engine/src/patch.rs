@@ -9,7 +9,7 @@ use coracle_codec::digest::Digest;
 use coracle_codec::tardiff::{self, Applied, Limits};
 
 use crate::hashed::hashed;
-use crate::input::Stream;
+use crate::input::{Stream, stdin_once};
 use crate::output::Output;
 use crate::source::Inputs;
 use crate::{Context, Error};
@@ -50,9 +50,11 @@ pub struct Rebuilt {
 /// See [`Error`]; there is then no output file.
 pub fn run(request: &Request, context: &Context<'_>) -> Result<Rebuilt, Error> {
     let open = |error| Error::Open { path: request.delta.clone(), error };
-    let delta = Stream::open(&request.delta).map_err(open)?;
+    stdin_once(request.source.iter().chain([&request.delta]))?;
+    let delta = Stream::open(&request.delta, context.observer).map_err(open)?;
     let inputs = Inputs::open(&request.source, request.archive_limits, context)?;
-    let mut output = Output::streamed(&request.out, context)?;
+    let files = [request.source.as_slice(), std::slice::from_ref(&request.delta)].concat();
+    let mut output = Output::streamed(&request.out, &files, context)?;
     let (applied, written) = hashed(&mut output, request.threads, |mut writer| {
         inputs.with(context, |source| {
             let delta = BufReader::with_capacity(1 << 16, delta);

@@ -3,7 +3,7 @@
 //! Everything that depends on how the kernel behaves is here, and nothing else: opening a file beneath a
 //! directory that somebody else wrote ([`beneath`]), output that appears only when it is complete
 //! ([`publish`]), unnamed temporary files ([`spool`]), facts about files and file systems ([`mod@file`]), what the
-//! process used so far ([`usage`]) and signals ([`interrupt`]).
+//! process used so far ([`usage`]), signals ([`interrupt`]) and waiting for input ([`wait`]).
 //!
 //! The crate knows no format and depends on no other crate of the workspace. It has no `unsafe` code: the
 //! calls come from rustix and signal-hook.
@@ -14,3 +14,4 @@ pub mod interrupt;
 pub mod publish;
 pub mod spool;
 pub mod usage;
+pub mod wait;

@@ -4,7 +4,7 @@ use coracle_codec::tardiff::{Cost, Explanation, MemberCost};
 use coracle_engine::explain::{Request, run as attribute};
 use serde_json::json;
 
-use super::{FULL_MEMORY, archive_limits, delta_limits, op_rows, say, show, watched};
+use super::{FULL_MEMORY, archive_limits, delta_limits, op_rows, print, show, watched};
 use crate::args::Explain;
 use crate::failure::Failure;
 use crate::size::{grouped, percent};
@@ -32,8 +32,7 @@ pub fn run(args: &Explain) -> Result<(), Failure> {
         let shown = if args.all { members.len() } else { args.top.min(members.len()) };
         as_text(&path, &found, &members, shown)
     };
-    say(&text, false);
-    Ok(())
+    print(&text)
 }
 
 fn name(m: &MemberCost) -> String {

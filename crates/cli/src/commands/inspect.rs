@@ -3,7 +3,7 @@
 use coracle_engine::inspect::{Contents, Delta, Inspection, SourceUse, run as look};
 use serde_json::json;
 
-use super::{FULL_MEMORY, archive_limits, delta_limits, op_rows, say, show, watched};
+use super::{FULL_MEMORY, archive_limits, delta_limits, op_rows, print, show, watched};
 use crate::args::Inspect;
 use crate::failure::Failure;
 use crate::size::{grouped, percent};
@@ -25,8 +25,7 @@ pub fn run(args: &Inspect) -> Result<(), Failure> {
         (Inspection::Archive(contents), true) => archive_json(&path, contents),
         (Inspection::Archive(contents), false) => archive_text(&path, contents),
     };
-    say(&text, false);
-    Ok(())
+    print(&text)
 }
 
 fn delta_json(path: &str, d: &Delta) -> String {

@@ -112,15 +112,26 @@ pub fn is_stdio(path: &Path) -> bool {
     path == Path::new(STDIO)
 }
 
-/// Prints a result, to standard error if standard output is taken. A reader who has gone away is no failure.
+/// Says how it went, to standard error if standard output is taken. Not being heard changes nothing.
 pub fn say(text: &str, stdout_taken: bool) {
-    let mut line = text.trim_end().to_owned();
-    line.push('\n');
+    let line = format!("{}\n", text.trim_end());
     let _ = if stdout_taken {
         io::stderr().write_all(line.as_bytes())
     } else {
         io::stdout().write_all(line.as_bytes())
     };
+}
+
+/// Prints what the command is for. A reader who has gone away is no failure.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let line = format!("{}\n", text.trim_end());
+    let mut out = io::stdout();
+    match out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::Write { path: "standard output".into(), error }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A path for people and JSON; what is not UTF-8 is escaped.

@@ -9,6 +9,9 @@ use super::{Compression, Error};
 
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
+/// Longest frame header (RFC 8878 section 3.1.1.1) with its magic, in bytes.
+const MAX_HEADER: usize = 18;
+
 /// What may follow a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameEnd {
@@ -25,9 +28,11 @@ pub struct ZstdReader<'a, R> {
     ctx: DCtx<'a>,
     max_window_log: u32,
     frame_end: FrameEnd,
-    /// The magic of the frame at hand, as far as libzstd has not taken it.
-    head: [u8; 4],
+    /// The start of the frame at hand, as far as libzstd has not taken it: `head[head_pos..head_len]`. libzstd must see
+    /// a header in one piece: given the magic alone, its short cut for whole frames takes what follows for a frame.
+    head: [u8; MAX_HEADER],
     head_pos: usize,
+    head_len: usize,
     inside: bool,
     data_frames: u64,
 }
@@ -50,8 +55,9 @@ impl<'a, R: BufRead> ZstdReader<'a, R> {
             ctx,
             max_window_log,
             frame_end,
-            head: MAGIC,
-            head_pos: 4,
+            head: [0; MAX_HEADER],
+            head_pos: 0,
+            head_len: 0,
             inside: false,
             data_frames: 0,
         }
@@ -69,29 +75,31 @@ impl<'a, R: BufRead> ZstdReader<'a, R> {
         self.data_frames
     }
 
-    /// Reads the magic of the next frame; false at the end of the input.
+    /// Reads the start of the next frame; false at the end of the input.
     fn begin_frame(&mut self) -> io::Result<bool> {
-        let mut n = 0;
-        while n < 4 {
-            match self.input.read(&mut self.head[n..]) {
+        // A short frame may have left a part of its successor here.
+        self.head.copy_within(self.head_pos..self.head_len, 0);
+        self.head_len -= self.head_pos;
+        self.head_pos = 0;
+        while self.head_len < MAX_HEADER {
+            match self.input.read(&mut self.head[self.head_len..]) {
                 Ok(0) => break,
-                Ok(k) => n += k,
+                Ok(n) => self.head_len += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
         let corrupt = |what: &str| Error::Corrupt { format: Compression::Zstd, what: what.into() };
-        match (n, self.head) {
-            (0, _) => return Ok(false),
+        match &self.head[..self.head_len] {
+            [] => return Ok(false),
             _ if self.frame_end == FrameEnd::Stop && self.data_frames > 0 => {
                 return Err(corrupt("bytes after the frame").into());
             }
-            (4, MAGIC) => self.data_frames += 1,
-            (4, [0x50..=0x5f, 0x2a, 0x4d, 0x18]) if self.frame_end == FrameEnd::Continue => {}
-            (4, _) => return Err(corrupt("magic number mismatch").into()),
+            head if head.starts_with(&MAGIC) => self.data_frames += 1,
+            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] if self.frame_end == FrameEnd::Continue => {}
+            [_, _, _, _, ..] => return Err(corrupt("magic number mismatch").into()),
             _ => return Err(Error::Truncated(Compression::Zstd).into()),
         }
-        self.head_pos = 0;
         self.inside = true;
         Ok(true)
     }
@@ -106,8 +114,9 @@ impl<R: BufRead> Read for ZstdReader<'_, R> {
             if !self.inside && !self.begin_frame()? {
                 return Ok(0);
             }
-            let from_head = self.head_pos < 4;
-            let chunk = if from_head { &self.head[self.head_pos..] } else { self.input.fill_buf()? };
+            let from_head = self.head_pos < self.head_len;
+            let chunk =
+                if from_head { &self.head[self.head_pos..self.head_len] } else { self.input.fill_buf()? };
             let ended = chunk.is_empty();
             let mut input = InBuffer::around(chunk);
             let mut output = OutBuffer::around(&mut *buf);
@@ -255,4 +264,40 @@ impl<W: Write> Write for ZstdWriter<'_, W> {
 
 fn failed(code: usize) -> io::Error {
     io::Error::other(describe(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(data: &[u8]) -> Vec<u8> {
+        let mut w = ZstdWriter::new(Vec::new(), ZstdWriterOptions::default()).unwrap();
+        w.write_all(data).unwrap();
+        w.finish().unwrap()
+    }
+
+    fn decode(data: &[u8], piece: usize, end: FrameEnd) -> io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        ZstdReader::new(io::BufReader::with_capacity(piece, data), 23, end).read_to_end(&mut out)?;
+        Ok(out)
+    }
+
+    #[test]
+    fn frames_of_any_size_in_pieces_of_any_size() {
+        let skippable = [&[0x53, 0x2a, 0x4d, 0x18, 2, 0, 0, 0][..], b"xy"].concat();
+        let empty_skippable = [0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0];
+        let stream =
+            [&frame(b""), &skippable[..], &frame(b"a"), &empty_skippable, &frame(&[7; 5000]), &frame(b"")]
+                .concat();
+        let want = [&b"a"[..], &[7; 5000]].concat();
+        for piece in [1, 2, 3, 5, 17, 18, 19, 64, 9000] {
+            assert!(decode(&stream, piece, FrameEnd::Continue).unwrap() == want, "pieces of {piece}");
+            for cut in [1, 3, 6, stream.len() - 1] {
+                assert!(decode(&stream[..cut], piece, FrameEnd::Continue).is_err(), "cut at {cut}");
+            }
+            assert_eq!(decode(&frame(b"one"), piece, FrameEnd::Stop).unwrap(), b"one");
+            assert!(decode(&[frame(b"one"), frame(b"")].concat(), piece, FrameEnd::Stop).is_err());
+            assert!(decode(&[frame(b"one"), vec![0]].concat(), piece, FrameEnd::Stop).is_err());
+        }
+    }
 }

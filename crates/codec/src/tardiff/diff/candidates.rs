@@ -75,10 +75,14 @@ pub(super) struct Planner<'a> {
     samples: SampleIndex,
     /// Bytes of old text for one search.
     max_text: u64,
+    /// A plan for each target.
+    pub plans: Vec<Plan>,
 }
 
 /// At most this many old files make up one text.
 const MAX_CANDIDATES: usize = 4;
+/// Old files below this size may join a text by name alone.
+const SMALL: u64 = 1 << 20;
 
 impl<'a> Planner<'a> {
     pub(super) fn new(
@@ -100,19 +104,16 @@ impl<'a> Planner<'a> {
             names: Names::new(&names),
             samples: SampleIndex::default(),
             max_text: text_budget(options.memory),
+            plans: Vec::new(),
         };
-        if planner.plan().contains(&Plan::Search) {
+        planner.plans = planner.targets.iter().map(|t| planner.plan(t)).collect();
+        if planner.plans.contains(&Plan::Search) {
             planner.samples = sample_all(sources, options, observer)?;
         }
         Ok(planner)
     }
 
-    /// A plan for each target.
-    pub(super) fn plan(&self) -> Vec<Plan> {
-        self.targets.iter().map(|t| self.plan_one(t)).collect()
-    }
-
-    fn plan_one(&self, target: &Target) -> Plan {
+    fn plan(&self, target: &Target) -> Plan {
         let identical = target.hash.and_then(|h| self.by_hash.get(&(h, target.size)));
         if let Some(same) = identical {
             // The target's own path was just written in its header: the cheapest path to open.
@@ -145,22 +146,22 @@ impl<'a> Planner<'a> {
         let named = self.names.candidates(&paths, target.size, 2);
         let (votes, samples) = self.samples.votes(content);
         let voted = |source: usize| votes.iter().find(|v| v.file as usize == source);
-        let mut chosen: Vec<usize> = Vec::new();
-        if let Some(&first) = named.first() {
-            chosen.push(first);
-        }
+        let mut chosen: Vec<usize> = named.first().copied().into_iter().collect();
+        let mut join = |source: usize| {
+            if chosen.len() < MAX_CANDIDATES && !chosen.contains(&source) {
+                chosen.push(source);
+            }
+        };
         // Names decide unless content says otherwise: then the likeliest files join in.
-        let covered: u32 = chosen.iter().filter_map(|&s| voted(s)).map(|v| v.votes).sum();
-        if covered * 2 < samples || chosen.is_empty() {
+        let covered = named.first().and_then(|&s| voted(s)).map_or(0, |v| v.votes);
+        if named.is_empty() || covered * 2 < samples {
             let enough = (samples / 10).max(2);
-            chosen.extend(votes.iter().filter(|v| v.votes >= enough).map(|v| v.file as usize));
+            votes.iter().filter(|v| v.votes >= enough).for_each(|v| join(v.file as usize));
         }
-        if chosen.len() < 2 {
-            chosen.extend(named.get(1).filter(|&&s| covered == 0 && self.sources[s].size < 1 << 20));
+        // Small files may be too short for samples: a second name costs little.
+        if covered == 0 {
+            named.iter().skip(1).filter(|&&s| self.sources[s].size < SMALL).for_each(|&s| join(s));
         }
-        let mut seen = Vec::new();
-        chosen.retain(|s| !seen.contains(s) && (seen.push(*s), true).1);
-        chosen.truncate(MAX_CANDIDATES);
         self.fit(&chosen, content.len() as u64, voted)
     }
 

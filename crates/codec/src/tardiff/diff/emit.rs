@@ -26,19 +26,18 @@ const CHUNK: usize = 1 << 20;
 pub(super) fn emit<W: Write>(
     new: &dyn ReadAt,
     scan: &Scan,
-    plans: &[Plan],
     planner: &Planner<'_>,
     out: &mut W,
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<(OpCounts, u64, FileCounts), DiffError> {
-    let matcher = Matcher::new(new, scan, plans, planner, options, observer);
+    let matcher = Matcher::new(new, scan, planner, options, observer);
     jobs::run(&matcher, options.threads, options.memory / 4 * 3, |results| {
         let writer = OpWriter::new(out, options.version, options.stream).map_err(DiffError::Write)?;
         let mut emitter = Emitter { new, planner, writer, observer, at: 0 };
         let mut files = FileCounts::default();
         let mut job = 0;
-        for (i, (target, plan)) in scan.targets.iter().zip(plans).enumerate() {
+        for (i, (target, plan)) in scan.targets.iter().zip(&planner.plans).enumerate() {
             match *plan {
                 Plan::Literal => files.literal += 1,
                 Plan::Identical { source, path } => {
@@ -110,7 +109,6 @@ impl<'a> Matcher<'a> {
     fn new(
         new: &'a dyn ReadAt,
         scan: &'a Scan,
-        plans: &[Plan],
         planner: &'a Planner<'a>,
         options: &'a Options,
         observer: &'a dyn Observer,
@@ -118,7 +116,7 @@ impl<'a> Matcher<'a> {
         // A piece and its text must fit the budget together; a patch frame needs the file whole.
         let most = text_budget(options.memory) / 2;
         let mut pieces = Vec::new();
-        for (target, _) in plans.iter().enumerate().filter(|(_, p)| **p == Plan::Search) {
+        for (target, _) in planner.plans.iter().enumerate().filter(|(_, p)| **p == Plan::Search) {
             let t = &scan.targets[target];
             let whole = options.method != Method::Bsdiff && t.size < options.max_patch_size;
             let step = if whole { t.size } else { most };

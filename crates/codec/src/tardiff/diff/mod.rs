@@ -171,8 +171,7 @@ pub fn diff(
     let sources = candidates::sources(&tree, old, options);
     let scan = scan::scan(new, &sources, options, observer)?;
     let planner = candidates::Planner::new(&sources, &scan, options, observer)?;
-    let plans = planner.plan();
-    let (ops, stream_bytes, files) = emit::emit(new, &scan, &plans, &planner, out, options, observer)?;
+    let (ops, stream_bytes, files) = emit::emit(new, &scan, &planner, out, options, observer)?;
     observer.progress(Stage::Diff, new.size(), new.size());
     Ok(Report {
         digest: scan.digest,
