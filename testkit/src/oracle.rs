@@ -1,31 +1,39 @@
 //! Running other programs within a time limit.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process, kill_process_group};
 
 use crate::Error;
 
 /// The Debian package of each program that our tests run.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: &[(&str, &str)] = &[
+    ("bash", "bash"),
     ("bsdtar", "libarchive-tools"),
+    ("bzip2", "bzip2"),
     ("fsck.erofs", "erofs-utils"),
     ("gzip", "gzip"),
     ("mkfs.erofs", "erofs-utils"),
+    ("mount", "mount"),
     ("podman", "podman"),
     ("python3", "python3"),
     ("rdiff", "rdiff"),
+    ("setpriv", "util-linux"),
     ("sha256sum", "coreutils"),
     ("skopeo", "skopeo"),
     ("tar", "tar"),
     ("umoci", "umoci"),
+    ("umount", "mount"),
+    ("xz", "xz-utils"),
     ("zstd", "zstd"),
 ];
 
@@ -57,27 +65,148 @@ fn find_in(path: &OsString, name: &str) -> Option<PathBuf> {
 /// The program cannot be started ([`Error::Io`]) or took longer than `limit` ([`Error::Timeout`]). A status
 /// other than 0 is no error here, see [`run_ok`].
 pub fn run_bounded(command: &mut Command, limit: Duration) -> Result<Output, Error> {
-    let start = Instant::now();
+    start(command, Input::Nothing)?.wait(limit)
+}
+
+/// As [`run_bounded`], with `input` on standard input, through a pipe.
+///
+/// # Errors
+/// As [`run_bounded`]. A program that does not read all of it is no error.
+pub fn run_fed(command: &mut Command, input: Vec<u8>, limit: Duration) -> Result<Output, Error> {
+    start(command, Input::Bytes(input))?.wait(limit)
+}
+
+/// What a program finds on its standard input.
+#[derive(Debug)]
+pub enum Input {
+    /// The end of the file.
+    Nothing,
+    /// These bytes and the end, through a pipe.
+    Bytes(Vec<u8>),
+    /// These bytes and nothing more, not even an end, as long as the program runs.
+    Open(Vec<u8>),
+}
+
+/// A program under way. Killed with its whole process group when dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    command: String,
+    program: PathBuf,
+    /// Keeps standard input open.
+    stdin: Option<Sender<()>>,
+    stdout: Option<Collector>,
+    stderr: Option<Collector>,
+}
+
+type Collector = thread::JoinHandle<std::io::Result<Vec<u8>>>;
+
+/// Starts `command` in a process group of its own.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be started.
+pub fn start(command: &mut Command, input: Input) -> Result<Running, Error> {
     let program = PathBuf::from(command.get_program());
-    let failed = |error| Error::io(&program, error);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let mut child = command.spawn().map_err(failed)?;
-    // Both pipes are emptied all the time: a program that waits for one to drain would never end.
-    let stdout = drain(child.stdout.take());
-    let stderr = drain(child.stderr.take());
-    // The pipes end when the last process that holds them does, so they count against the limit, too.
-    while !(stdout.is_finished() && stderr.is_finished() && child.try_wait().map_err(failed)?.is_some()) {
-        if start.elapsed() > limit {
-            kill(&mut child).map_err(failed)?;
-            return Err(Error::Timeout { command: format!("{command:?}"), limit });
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    let status = child.wait().map_err(failed)?;
-    let collect = |thread: thread::JoinHandle<std::io::Result<Vec<u8>>>| {
-        thread.join().unwrap_or_else(|_| Err(std::io::Error::other("reader thread ended early")))
+    let stdin = if matches!(input, Input::Nothing) { Stdio::null() } else { Stdio::piped() };
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().map_err(|error| Error::io(&program, error))?;
+    // All pipes are served all the time: a program that waits for one would never end.
+    let (stdout, stderr) = (drain(child.stdout.take()), drain(child.stderr.take()));
+    let mut running = Running {
+        command: format!("{command:?}"),
+        program,
+        stdin: None,
+        stdout: Some(stdout),
+        stderr: Some(stderr),
+        child,
     };
-    Ok(Output { status, stdout: collect(stdout).map_err(failed)?, stderr: collect(stderr).map_err(failed)? })
+    match (input, running.child.stdin.take()) {
+        (Input::Bytes(bytes), Some(mut pipe)) => {
+            // A program that does not want it all has its reasons.
+            thread::spawn(move || pipe.write_all(&bytes));
+        }
+        (Input::Open(bytes), Some(mut pipe)) => {
+            let (open, closed) = channel();
+            running.stdin = Some(open);
+            thread::spawn(move || {
+                let result = pipe.write_all(&bytes);
+                // Ends when the other side is dropped.
+                let _ = closed.recv();
+                result
+            });
+        }
+        _ => {}
+    }
+    Ok(running)
+}
+
+impl Running {
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends `signal` to the process, not to its group. No error if it has ended.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn signal(&mut self, signal: Signal) -> Result<(), Error> {
+        // An ended process whose status nobody fetched is still there, so the id is nobody else's.
+        if self.ended()? {
+            return Ok(());
+        }
+        let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) else { return Ok(()) };
+        match kill_process(pid, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(Error::io(&self.program, error.into())),
+        }
+    }
+
+    /// Whether the process has ended.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn ended(&mut self) -> Result<bool, Error> {
+        Ok(self.child.try_wait().map_err(|error| Error::io(&self.program, error))?.is_some())
+    }
+
+    /// Waits for the end; the time counts from here.
+    ///
+    /// # Errors
+    /// As [`run_bounded`].
+    pub fn wait(mut self, limit: Duration) -> Result<Output, Error> {
+        let start = Instant::now();
+        let failed = |program: &Path, error| Error::io(program, error);
+        // The pipes end when the last process that holds them does, so they count against the limit, too.
+        let drained = |it: &Option<Collector>| it.as_ref().is_none_or(thread::JoinHandle::is_finished);
+        while !(drained(&self.stdout) && drained(&self.stderr) && self.ended()?) {
+            if start.elapsed() > limit {
+                kill(&mut self.child).map_err(|error| failed(&self.program, error))?;
+                return Err(Error::Timeout { command: std::mem::take(&mut self.command), limit });
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        let status = self.child.wait().map_err(|error| failed(&self.program, error))?;
+        let collect = |it: Option<Collector>| match it.map(thread::JoinHandle::join) {
+            Some(Ok(result)) => result,
+            _ => Err(std::io::Error::other("reader thread ended early")),
+        };
+        let (stdout, stderr) = (collect(self.stdout.take()), collect(self.stderr.take()));
+        Ok(Output {
+            status,
+            stdout: stdout.map_err(|error| failed(&self.program, error))?,
+            stderr: stderr.map_err(|error| failed(&self.program, error))?,
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            // Nobody is left to tell.
+            let _ = kill(&mut self.child);
+        }
+    }
 }
 
 /// As [`run_bounded`], but a status other than 0 is an error that shows what the program said; returns its
@@ -97,7 +226,7 @@ pub fn run_ok(command: &mut Command, limit: Duration) -> Result<Vec<u8>, Error> 
     Err(Error::Failed { command: format!("{command:?}"), status: output.status, stderr })
 }
 
-fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<std::io::Result<Vec<u8>>> {
+fn drain(pipe: Option<impl Read + Send + 'static>) -> Collector {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
@@ -117,6 +246,8 @@ fn kill(child: &mut Child) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
     fn shell(script: &str) -> Command {
@@ -147,6 +278,19 @@ mod tests {
         let error = run_bounded(&mut shell("sleep 300 & sleep 300"), Duration::from_millis(100)).unwrap_err();
         assert!(matches!(error, Error::Timeout { .. }), "{error}");
         assert!(start.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn input_is_given_and_signals_arrive() {
+        let limit = Duration::from_secs(30);
+        let much = vec![7; 300_000];
+        assert_eq!(run_fed(&mut Command::new("cat"), much.clone(), limit).unwrap().stdout, much);
+        assert!(run_fed(&mut Command::new("true"), much, limit).unwrap().status.success());
+        let mut running = start(&mut Command::new("cat"), Input::Open(b"x".to_vec())).unwrap();
+        thread::sleep(Duration::from_millis(50));
+        assert!(!running.ended().unwrap());
+        running.signal(Signal::TERM).unwrap();
+        assert_eq!(running.wait(limit).unwrap().status.signal(), Some(15));
     }
 
     #[test]

@@ -4,6 +4,8 @@ mod args;
 mod commands;
 mod failure;
 mod progress;
+#[cfg(test)]
+mod reference;
 mod size;
 mod table;
 mod upstream;

@@ -1,1 +1,17 @@
-//! x
+//! The built command on real files. What the pieces do is tested where they are; here is what a user sees: exit codes,
+//! messages, output that is there or not.
+#![allow(missing_docs)]
+
+mod place;
+
+mod archives;
+mod damaged;
+mod disk;
+mod hostile;
+mod json;
+mod long;
+mod options;
+mod outputs;
+mod signals;
+mod upstream;
+mod usage;

@@ -128,7 +128,8 @@ pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout();
     match out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::Write { path: "standard output".into(), error }.into())
+            let failure = Failure::from(Error::Write { path: "standard output".into(), error });
+            Err(failure.keep_stdout(true))
         }
         _ => Ok(()),
     }

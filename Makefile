@@ -1,0 +1,49 @@
+# Coracle: `make help` lists what can be made. `make demo` shows what the program does, `make test` tests it.
+
+SHELL := bash
+MAKEFLAGS += --no-print-directory
+# Where rustup puts cargo, for shells that were started before it was installed.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-long fuzz-replay fmt lint docs-check ci clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+build: ## the program: target/release/coracle
+	@.ci/setup build
+	cargo build --release --locked
+
+demo: ## a delta between two versions of real packages; or of your own: make demo OLD=a.tar NEW=b.tar
+	@demo/run
+
+test: ## all tests but the long ones, with the replay of the fuzz corpora
+	@.ci/setup test
+	cargo test --workspace --locked
+
+test-long: test ## the same, then the long ones, optimised
+	cargo test --release --workspace --locked -- --ignored
+
+fuzz-replay: ## the part of the tests that replays the fuzz corpora
+	@.ci/setup test
+	cargo test --locked --package coracle-fuzz-harness
+
+fmt: ## formats the sources
+	cargo fmt --all
+
+lint: ## format, clippy, shellcheck if it is there; changes nothing
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked --keep-going -- -D warnings
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run .ci/setup demo/packages demo/run; \
+	else echo 'shellcheck is not installed: scripts not checked'; fi
+
+docs-check: ## links, cited paths and sections, lengths and words; then the API documentation
+	.ci/docs-check
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+
+ci: ## everything that a change must pass, as the automatic check runs it
+	@.ci/run
+
+clean: ## removes all that was built or fetched here
+	cargo clean

@@ -1,0 +1,35 @@
+//! What the fuzz targets check.
+//!
+//! One function for each target. It takes any bytes and returns, or panics when a property of the reader under test
+//! does not hold; that a reader does not panic itself is only the first of them. The functions build on stable Rust
+//! and know nothing of libFuzzer, so that `tests/replay.rs` runs the stored inputs with plain `cargo test`. How to
+//! fuzz, and where inputs come from, is in `fuzz/README.md`.
+//!
+//! | target | reader | judged by |
+//! |---|---|---|
+//! | [`tar_read`] | `tar::Reader`, `source::Tree`, `source::TarSource` | the bytes of the archive |
+//! | [`compress_detect`] | `compress::decoder` | a second run over small pieces, and its bounds |
+//! | [`tardiff_parse`] | `tardiff::OpReader` | [`model::parse`] |
+//! | [`tardiff_apply`] | `tardiff::apply` | [`model::apply`] |
+
+mod compress;
+pub mod model;
+mod pieces;
+mod tar;
+mod tardiff;
+pub mod tree;
+
+pub use compress::compress_detect;
+pub use tar::tar_read;
+pub use tardiff::{stored_frame, tardiff_apply, tardiff_parse};
+
+/// A target: takes any bytes, panics when a property does not hold.
+pub type Target = fn(&[u8]);
+
+/// Every target by the name of its folder in `fuzz/corpus`.
+pub const TARGETS: [(&str, Target); 4] = [
+    ("tar_read", tar_read),
+    ("compress_detect", compress_detect),
+    ("tardiff_parse", tardiff_parse),
+    ("tardiff_apply", tardiff_apply),
+];
