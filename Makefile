@@ -20,10 +20,10 @@ demo: ## a delta between two versions of real packages; or of your own: make dem
 
 test: ## all tests but the long ones, with the replay of the fuzz corpora
 	@.ci/setup test
-	cargo test --workspace --locked
+	cargo test --workspace --locked --lib --bins --tests
 
 test-long: test ## the same, then the long ones, optimised
-	cargo test --release --workspace --locked -- --ignored
+	cargo test --release --workspace --locked --lib --bins --tests -- --ignored
 
 fuzz-replay: ## the part of the tests that replays the fuzz corpora
 	@.ci/setup test

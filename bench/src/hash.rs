@@ -64,7 +64,9 @@ fn round(bytes: &[u8]) -> Taken {
     bytes.chunks(PIECE).for_each(|piece| context.update(piece));
     // Without a use of the result nothing need be hashed.
     std::hint::black_box(context.finish());
-    Taken { cpu: thread_seconds() - cpu, wall: wall.elapsed().as_secs_f64(), memory: None }
+    // As many decimals as the results keep, so that the speed is the same when it is computed from them again.
+    let rounded = |seconds: f64| (seconds * 1e4).round() / 1e4;
+    Taken { cpu: rounded(thread_seconds() - cpu), wall: rounded(wall.elapsed().as_secs_f64()), memory: None }
 }
 
 /// CPU time of this thread, in seconds.

@@ -127,10 +127,11 @@ impl Row {
 }
 
 fn taken_fields(taken: Option<Taken>) -> [String; 3] {
-    // GNU time has two decimals; a third is worth its place only where it is not 0.
+    // GNU time has two decimals; more are worth their place only where they are not 0.
     let seconds = |value: f64| {
-        let text = format!("{value:.3}");
-        text.strip_suffix('0').map(str::to_owned).unwrap_or(text)
+        let text = format!("{value:.4}");
+        let keep = text.trim_end_matches('0').len().max(text.len() - 2);
+        text[..keep].to_owned()
     };
     match taken {
         None => Default::default(),
@@ -381,11 +382,11 @@ mod tests {
     }
 
     #[test]
-    fn third_decimals_stay_and_memory_may_be_unknown() {
+    fn more_decimals_stay_and_memory_may_be_unknown() {
         let mut results = Results::default();
-        let apply = Some(Taken { cpu: 0.111, wall: 0.1, memory: None });
+        let apply = Some(Taken { cpu: 0.1112, wall: 0.1, memory: None });
         results.put(Row { apply, ..row("a", "t", "c", None) });
-        assert!(results.text().contains(",0.111,0.10,,9,,\n"), "{}", results.text());
+        assert!(results.text().contains(",0.1112,0.10,,9,,\n"), "{}", results.text());
         assert_eq!(Results::parse(&results.text()).unwrap(), results);
     }
 

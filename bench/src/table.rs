@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::choice::{Group, label};
 use crate::measure::Taken;
-use crate::results::{Results, Row};
+use crate::results::Results;
 
 /// The line before the table in a page.
 pub const BEGIN: &str = "<!-- bench:begin -->";
@@ -51,14 +51,10 @@ fn explanation(results: &Results, groups: &[Group]) -> String {
     if let (Some(first), Some(last)) = (dates.first(), dates.last()) {
         let when = if first == last { (*first).to_owned() } else { format!("{first} to {last}") };
         let _ = write!(text, "Measured {when}");
-        let notes: BTreeSet<String> = groups
-            .iter()
-            .flat_map(|g| &g.good)
-            .map(|row| row.note.clone())
-            .filter(|n| !n.is_empty())
-            .collect();
-        for note in notes {
-            let _ = write!(text, "; {}", escaped(&note));
+        let notes: BTreeSet<&str> =
+            groups.iter().flat_map(|g| &g.good).flat_map(|row| row.note.split("; ")).collect();
+        for note in notes.into_iter().filter(|note| !note.is_empty()) {
+            let _ = write!(text, "; {}", escaped(note));
         }
         text += ".\n";
     }
@@ -76,19 +72,31 @@ fn explanation(results: &Results, groups: &[Group]) -> String {
             let _ = writeln!(text, "sha256 alone, on one core of the same machine: {speed:.0} MB/s.");
         }
     }
-    let missing: Vec<String> = groups.iter().flat_map(|g| &g.other).map(|row| missing(row)).collect();
+    let missing = missing(groups);
     if !missing.is_empty() {
-        let _ = writeln!(text, "Without figures: {}.", missing.join("; "));
+        let _ = writeln!(text, "Without figures: {missing}.");
     }
     text
 }
 
-fn missing(row: &Row) -> String {
-    let why = match row.verified {
-        Some(false) if row.note.is_empty() => "the result was wrong",
-        _ => &row.note,
-    };
-    format!("{} on `{}` ({})", escaped(&label(row)), row.pair, escaped(why))
+/// What has no figures, and why: the first part of the note.
+fn missing(groups: &[Group]) -> String {
+    let mut found: Vec<(String, &str, Vec<String>)> = Vec::new();
+    for row in groups.iter().flat_map(|g| &g.other) {
+        let why = match row.verified {
+            Some(false) if row.note.is_empty() => "the result was wrong",
+            _ => row.note.split("; ").next().unwrap_or_default(),
+        };
+        let (label, pair) = (label(row), format!("`{}`", row.pair));
+        match found.iter_mut().find(|(l, w, _)| *l == label && *w == why) {
+            Some((_, _, pairs)) => pairs.push(pair),
+            None => found.push((label, why, vec![pair])),
+        }
+    }
+    let told = found
+        .iter()
+        .map(|(label, why, pairs)| format!("{} on {} ({})", escaped(label), pairs.join(", "), escaped(why)));
+    told.collect::<Vec<_>>().join("; ")
 }
 
 fn taken(taken: Option<Taken>) -> [String; 2] {

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -226,6 +226,28 @@ pub fn run_ok(command: &mut Command, limit: Duration) -> Result<Vec<u8>, Error> 
     Err(Error::Failed { command: format!("{command:?}"), status: output.status, stderr })
 }
 
+/// Runs `work` in a thread of its own and panics if it is not over within `limit`, or as `work` does. The thread then
+/// goes on until the process ends.
+///
+/// # Panics
+/// See above; `what` is in the message.
+pub fn bounded<R: Send + 'static>(
+    what: &str,
+    limit: Duration,
+    work: impl FnOnce() -> R + Send + 'static,
+) -> R {
+    let (done, result) = channel();
+    let worker = thread::spawn(move || done.send(work()));
+    match result.recv_timeout(limit) {
+        Ok(result) => result,
+        Err(RecvTimeoutError::Timeout) => panic!("{what}: still running after {limit:?}"),
+        Err(RecvTimeoutError::Disconnected) => match worker.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(_) => panic!("{what}: ended without a result"),
+        },
+    }
+}
+
 fn drain(pipe: Option<impl Read + Send + 'static>) -> Collector {
     thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -291,6 +313,17 @@ mod tests {
         assert!(!running.ended().unwrap());
         running.signal(Signal::TERM).unwrap();
         assert_eq!(running.wait(limit).unwrap().status.signal(), Some(15));
+    }
+
+    #[test]
+    fn work_is_bounded() {
+        assert_eq!(bounded("sum", Duration::from_secs(30), || 1 + 1), 2);
+        let hangs = || bounded("sleep", Duration::from_millis(20), || thread::sleep(Duration::from_secs(5)));
+        let panic = std::panic::catch_unwind(hangs).unwrap_err();
+        assert!(panic.downcast_ref::<String>().unwrap().starts_with("sleep: still running after"));
+        let panics = || bounded("panic", Duration::from_secs(30), || panic!("inner"));
+        let panic = std::panic::catch_unwind(panics).unwrap_err();
+        assert_eq!(*panic.downcast_ref::<&str>().unwrap(), "inner");
     }
 
     #[test]

@@ -133,7 +133,7 @@ const INCOMPLETE: &str = "the archive is incomplete; fetch it again";
 fn classify(error: &Error) -> (Kind, Option<&'static str>) {
     match error {
         Error::Open { error, .. } => (Kind::Input, open_hint(error)),
-        Error::Read { .. } => (Kind::Input, None),
+        Error::Read { .. } | Error::ReadAgain(_) => (Kind::Input, None),
         Error::Compressed { error, .. } => match compressed(error) {
             // What --memory bounds is another stream, the delta's.
             (Kind::Limit, _) if !matches!(error, compress::Error::OutputTooLarge(_)) => {

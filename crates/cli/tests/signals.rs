@@ -1,7 +1,7 @@
 //! Signals in the midst of the work: the right code, one line, nothing left behind.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -22,9 +22,14 @@ fn archives() -> &'static (Vec<u8>, Vec<u8>) {
     })
 }
 
-/// Two deltas that make zeros without end: one by many operations, one by a single one.
-fn endless() -> &'static [Vec<u8>; 2] {
-    static DELTAS: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+/// Two deltas that make zeros without end, as far as tests are concerned: one by many operations, one by a single one.
+struct Endless {
+    many: Vec<u8>,
+    one: Vec<u8>,
+}
+
+fn endless() -> &'static Endless {
+    static DELTAS: OnceLock<Endless> = OnceLock::new();
     DELTAS.get_or_init(|| {
         let operation = |size: u64| {
             let mut out = vec![0];
@@ -39,8 +44,9 @@ fn endless() -> &'static [Vec<u8>; 2] {
         let zeros = vec![0; 64 << 20];
         let frame = |parts: &[&[u8]]| compress("zstd", &parts.concat());
         let many = frame(&[&operation(zeros.len() as u64), &zeros]);
-        let one = [frame(&[&operation(7 << 30)]), frame(&[&zeros]).repeat(500)].concat();
-        [many.repeat(500), one].map(|frames| [b"tardf1\n\0", frames.as_slice()].concat())
+        let one = [frame(&[&operation(250 << 30)]), frame(&[&zeros]).repeat(4000)].concat();
+        let delta = |frames: &[u8]| [b"tardf1\n\0", frames].concat();
+        Endless { many: delta(&many.repeat(500)), one: delta(&one) }
     })
 }
 
@@ -48,7 +54,7 @@ fn endless() -> &'static [Vec<u8>; 2] {
 const MAX: &str = "--max-size 8GiB";
 
 /// The open files of a process that lie in `dir`, with or without a name, and their sizes.
-fn files_in(id: u32, dir: &PathBuf) -> Vec<u64> {
+fn files_in(id: u32, dir: &Path) -> Vec<u64> {
     let Ok(entries) = fs::read_dir(format!("/proc/{id}/fd")) else { return Vec::new() };
     entries
         .filter_map(|entry| {
@@ -103,15 +109,34 @@ fn diff_stops() {
 fn patch_stops() {
     let place = Place::new();
     place.put("out/there", "already");
-    for (kind, delta) in endless().iter().enumerate() {
-        place.put("in/delta", delta);
-        for ((signal, code), out) in SIGNALS.into_iter().zip(["there", "x", "x"]) {
-            for threads in [1, 2] {
-                println!("delta {kind}, {threads} threads");
-                let line = format!("coracle patch {MAX} --threads {threads} in/delta tmp out/{out}");
-                interrupted(&place, &line, Input::Nothing, 1 << 20, 0, signal, code);
-            }
+    place.put("in/delta", &endless().many);
+    for ((signal, code), out) in SIGNALS.into_iter().zip(["there", "x", "x"]) {
+        for threads in [1, 2] {
+            let line = format!("coracle patch {MAX} --threads {threads} in/delta tmp out/{out}");
+            interrupted(&place, &line, Input::Nothing, 1 << 20, 0, signal, code);
         }
+    }
+}
+
+/// Also in the midst of an operation, which may take hours.
+#[test]
+fn patch_stops_within_an_operation() {
+    let place = Place::new();
+    place.put("in/delta", &endless().one);
+    for threads in [1, 2] {
+        let line = format!("coracle patch --max-size 1TiB --threads {threads} in/delta tmp /dev/null");
+        let mut running = start(&mut place.command(&line), Input::Nothing).unwrap();
+        // Standard input and the output.
+        let null = || files_in(running.id(), Path::new("/dev/null")).len();
+        let begin = Instant::now();
+        while null() < 2 {
+            assert!(begin.elapsed() < LIMIT, "{line}: no output after {LIMIT:?}");
+            sleep(Duration::from_millis(1));
+        }
+        sleep(Duration::from_millis(200));
+        running.signal(Signal::TERM).unwrap();
+        let ran = Ran::new(&line, running.wait(Duration::from_secs(30)).unwrap());
+        place.check_failure(&ran, 143, "interrupted");
     }
 }
 
@@ -121,7 +146,7 @@ fn waiting_for_input_stops() {
     let (old, _) = archives();
     let place = Place::new();
     place.put("in/old", old);
-    let delta = &endless()[0];
+    let delta = &endless().many;
     // The output is open by then, and what there is of the delta is read.
     let line = format!("coracle patch {MAX} - tmp out/x");
     interrupted(&place, &line, Input::Open(delta[..20].to_vec()), 0, 100, Signal::TERM, 143);
@@ -143,7 +168,7 @@ fn upstream_names_stop() {
     for name in ["tar-diff", "tar-patch"] {
         std::os::unix::fs::symlink(crate::place::PROGRAM, place.path(name)).unwrap();
     }
-    place.put("in/old", old).put("in/new", new).put("in/delta", &endless()[0]);
+    place.put("in/old", old).put("in/new", new).put("in/delta", &endless().many);
     interrupted(&place, "tar-diff in/old in/new out/x", Input::Nothing, 0, 300, Signal::INT, 130);
     interrupted(&place, "tar-patch in/delta tmp out/x", Input::Nothing, 1 << 20, 0, Signal::TERM, 143);
 }
@@ -151,7 +176,7 @@ fn upstream_names_stop() {
 #[test]
 fn an_object_tells_of_the_signal() {
     let place = Place::new();
-    place.put("in/delta", &endless()[0]);
+    place.put("in/delta", &endless().many);
     let line = format!("coracle patch {MAX} --json in/delta tmp out/x");
     let mut running = under_way(&place, &line, Input::Nothing, 1 << 20);
     running.signal(Signal::INT).unwrap();
@@ -163,7 +188,7 @@ fn an_object_tells_of_the_signal() {
 }
 
 /// Whether a file in `dir` can be without a name, and so vanish with the process. Else a hidden one stays.
-pub fn unnamed_files_in(dir: &std::path::Path) -> bool {
+pub fn unnamed_files_in(dir: &Path) -> bool {
     use rustix::fs::{CWD, Mode, OFlags, openat};
     openat(CWD, dir, OFlags::TMPFILE | OFlags::RDWR, Mode::RUSR).is_ok()
 }
@@ -189,7 +214,7 @@ fn a_kill_leaves_nothing() {
     let (old, new) = archives();
     let place = Place::new();
     place.put("in/old", old).put("in/new", new).put("in/new.gz", compress("gzip", new));
-    place.put("in/delta", &endless()[0]).put("out/there", "already");
+    place.put("in/delta", &endless().many).put("out/there", "already");
     let before = place.files();
     for out in ["out/x", "out/there"] {
         for (line, size, delay) in [

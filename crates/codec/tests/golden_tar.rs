@@ -6,8 +6,11 @@ use coracle_codec::digest::Digest;
 use coracle_codec::tar::{Entry, Limits, Reader, expand};
 use coracle_testkit::golden::Golden;
 
+/// A member and its content, expanded.
+type Member = (Entry, Option<Vec<u8>>);
+
 /// Members as far as they can be read, and whether the archive ended cleanly.
-fn read_all(tar: &[u8]) -> (Vec<(Entry, Option<Vec<u8>>)>, Result<(), String>) {
+fn read_all(tar: &[u8]) -> (Vec<Member>, Result<(), String>) {
     let mut reader = Reader::new(Cursor::new(tar), Limits::default());
     let mut out = Vec::new();
     loop {

@@ -215,6 +215,12 @@ fn explanations_account_for_every_byte() {
     let (old, new) = pair();
     for (version, method) in [(Version::V1, Method::Bsdiff), (Version::V2, Method::Zstd)] {
         let (delta, report) = make(&[&old], &new, &Options { version, method, ..options() });
+        let counted = {
+            let mut ops = OpReader::new(delta.as_slice(), Limits::default()).unwrap();
+            while ops.next_op().unwrap().is_some() {}
+            ops.position()
+        };
+        assert_eq!(report.stream_bytes, counted);
         let layers = vec![&old as &dyn ReadAt];
         let source = TarSource::new(layers, Default::default(), &Quiet).unwrap();
         let x = explain(delta.as_slice(), &new, &source, &Limits::default(), &Quiet).unwrap();
@@ -237,6 +243,9 @@ fn explanations_account_for_every_byte() {
     let other = TarBuilder::new().file("x", b"y").finish();
     let (delta, _) = make(&[&old], &new, &options());
     assert!(explain(delta.as_slice(), &other, &EmptySource, &Limits::default(), &Quiet).is_err());
+    let mut same_size = new.clone();
+    same_size[0] ^= 1;
+    assert!(explain(delta.as_slice(), &same_size, &EmptySource, &Limits::default(), &Quiet).is_err());
 }
 
 /// One random member of an old layer.

@@ -28,6 +28,9 @@ pub enum Error {
         /// The reason.
         error: io::Error,
     },
+    /// An input that was read before cannot be read a second time.
+    #[error("an input changed or went away while it was read: {0}")]
+    ReadAgain(io::Error),
     /// A compressed input is damaged or out of bounds.
     #[error("{}: {error}", path.display())]
     Compressed {
@@ -125,7 +128,7 @@ impl Error {
         match error {
             DiffError::Old { layer, error } => Error::tar(&old[layer], error),
             DiffError::New(error) => Error::tar(new, error),
-            DiffError::Read(error) => Error::Read { path: new.into(), error },
+            DiffError::Read(error) => Error::ReadAgain(error),
             DiffError::Write(error) => Error::Write { path: out.into(), error },
             DiffError::Cancelled => Error::Cancelled,
             other => Error::SelfCheck(other.to_string()),

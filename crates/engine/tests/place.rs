@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
 use std::time::Duration;
 
 use coracle_codec::observe::Observer;
@@ -11,7 +9,7 @@ use coracle_engine::Context;
 use tempfile::TempDir;
 
 /// Far more than any piece of work here needs.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// A directory with inputs, one for the output, and one for temporary files.
 #[derive(Debug)]
@@ -58,16 +56,7 @@ impl Place {
     }
 }
 
-/// Runs `work` in a thread of its own and fails the test if it is not over within [`LIMIT`].
+/// Runs `work` and fails the test if it is not over within [`LIMIT`].
 pub fn bounded<R: Send + 'static>(what: &str, work: impl FnOnce() -> R + Send + 'static) -> R {
-    let (done, result) = channel();
-    let worker = thread::spawn(move || done.send(work()));
-    match result.recv_timeout(LIMIT) {
-        Ok(result) => result,
-        Err(RecvTimeoutError::Timeout) => panic!("{what}: still running after {LIMIT:?}"),
-        Err(RecvTimeoutError::Disconnected) => match worker.join() {
-            Err(panic) => std::panic::resume_unwind(panic),
-            Ok(_) => panic!("{what}: ended without a result"),
-        },
-    }
+    coracle_testkit::oracle::bounded(what, LIMIT, work)
 }

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use coracle_codec::compress::{Compression, Error, Limits, MAGIC_LEN, decoder, detect};
 
+use crate::frame;
 use crate::pieces::Pieces;
 
 const LIMITS: Limits = Limits { max_output: 1 << 20, max_window_log: 20, max_memory: 8 << 20 };
@@ -14,6 +15,7 @@ const LIMITS: Limits = Limits { max_output: 1 << 20, max_window_log: 20, max_mem
 /// * Detection depends on the first [`MAGIC_LEN`] bytes alone; a shorter prefix gives the same answer or none.
 /// * No more bytes come out than `max_output` allows. A bound one below what came out stops the decoder there with
 ///   [`Error::OutputTooLarge`], and a bound at it changes nothing.
+/// * A zstd frame with a window above the bound is refused.
 /// * Decoding the same stream in small pieces gives the same bytes and the same verdict.
 /// * What is not compressed comes out as it is.
 pub fn compress_detect(data: &[u8]) {
@@ -56,6 +58,8 @@ fn check(data: &[u8]) {
     assert!(whole.bytes[..both] == pieces.bytes[..both], "pieces give other bytes");
     assert_eq!(whole.error.is_some(), pieces.error.is_some(), "{:?} or {:?}", whole.error, pieces.error);
     if whole.error.is_none() {
+        let window = frame::window(data).unwrap_or(0);
+        assert!(window <= 1 << LIMITS.max_window_log, "a window of {window} bytes");
         assert_eq!(whole.bytes.len(), pieces.bytes.len(), "pieces give another length");
         let len = whole.bytes.len() as u64;
         let at = decode(data, format, Limits { max_output: len, ..LIMITS });

@@ -13,6 +13,7 @@
 //! | [`tardiff_apply`] | `tardiff::apply` | [`model::apply`] |
 
 mod compress;
+mod frame;
 pub mod model;
 mod pieces;
 mod tar;
@@ -20,8 +21,9 @@ mod tardiff;
 pub mod tree;
 
 pub use compress::compress_detect;
+pub use frame::stored_frame;
 pub use tar::tar_read;
-pub use tardiff::{stored_frame, tardiff_apply, tardiff_parse};
+pub use tardiff::{tardiff_apply, tardiff_parse};
 
 /// A target: takes any bytes, panics when a property does not hold.
 pub type Target = fn(&[u8]);

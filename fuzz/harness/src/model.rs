@@ -4,6 +4,9 @@
 //! and shares no code with the reader. The budget of section 7.3 is left out: a stream that fits into memory here is
 //! too short for it.
 
+use coracle_codec::tardiff::Limits;
+
+use crate::frame;
 use crate::tree::{Fixed, Node};
 
 /// An operation by section 4.4 with its payload, which may have been cut off by the end of the stream.
@@ -86,18 +89,18 @@ pub struct Outcome {
     pub output: Vec<u8>,
     /// Whether the stream ended well.
     pub good: bool,
-    /// Whether a dictionary frame was decoded: a reader may have refused it for its window.
+    /// Whether a dictionary frame was decoded: a reader may refuse it where it reaches back beyond its window.
     pub frames: bool,
 }
 
-/// Carries a stream out by section 5, with bounds on output and dictionary in bytes.
-pub fn apply(stream: &[u8], version: u8, tree: &Fixed, max_output: usize, max_dictionary: u64) -> Outcome {
-    let (operations, good) = parse(stream, version);
+/// Carries out a stream of version 2 by section 5.
+pub fn apply(stream: &[u8], tree: &Fixed, limits: &Limits) -> Outcome {
+    let (operations, good) = parse(stream, 2);
     let mut outcome = Outcome { output: Vec::new(), good, frames: false };
     let mut state = State { source: None, cursor: 0 };
     for operation in &operations {
-        let room = max_output - outcome.output.len();
-        match state.perform(operation, tree, room, max_dictionary) {
+        let room = limits.max_output as usize - outcome.output.len();
+        match state.perform(operation, tree, room, limits) {
             Some(made) => outcome.output.extend_from_slice(&made),
             None => return Outcome { good: false, ..outcome },
         }
@@ -119,7 +122,7 @@ impl<'t> State<'t> {
         o: &Operation<'_>,
         tree: &'t Fixed,
         room: usize,
-        max_dictionary: u64,
+        limits: &Limits,
     ) -> Option<Vec<u8>> {
         if !o.complete {
             return None;
@@ -149,8 +152,8 @@ impl<'t> State<'t> {
             _ => {
                 let made = match (self.source?, o.size) {
                     (_, 0) => Vec::new(),
-                    (Node::File(all), _) if all.len() as u64 <= max_dictionary => {
-                        frame(&o.payload, all, room)?
+                    (Node::File(all), _) if all.len() as u64 <= limits.max_dictionary => {
+                        decode(&o.payload, all, room, limits.max_window_log)?
                     }
                     _ => return None,
                 };
@@ -173,10 +176,10 @@ impl<'t> State<'t> {
     }
 }
 
-/// Section 5.5: exactly one frame. Decoded in one go, so that nothing depends on how input arrives; one thing is left
-/// unchecked, the window.
-fn frame(payload: &[u8], dictionary: &[u8], room: usize) -> Option<Vec<u8>> {
-    if !payload.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
+/// Section 5.5: exactly one frame. It is decoded in one go, so that nothing depends on how input arrives; but that way
+/// all of the content and the dictionary can be reached, also beyond the window.
+fn decode(payload: &[u8], dictionary: &[u8], room: usize, max_window_log: u32) -> Option<Vec<u8>> {
+    if frame::window(payload)? > 1 << max_window_log
         || zstd_safe::find_frame_compressed_size(payload) != Ok(payload.len())
     {
         return None;

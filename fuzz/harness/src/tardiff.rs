@@ -11,6 +11,7 @@ use coracle_codec::tardiff::{
     Error, Limits, MAGIC_V1, MAGIC_V2, MAX_ADD, MAX_PATH, Op, OpReader, Version, apply,
 };
 
+use crate::frame::{self, stored_frame};
 use crate::model;
 use crate::pieces::Pieces;
 use crate::tree::TREE;
@@ -25,7 +26,7 @@ const ENOUGH_BYTES: u64 = 8 << 20;
 /// Reads the operations of `data`, in both forms.
 ///
 /// * The position in the stream never goes back, and at the end of a stream of known length stands at its end.
-/// * Sizes are within the format's limits, paths are relative and clean.
+/// * Sizes are within the format's limits, paths are relative and clean; no window is above the bound.
 /// * A second reader that gets small pieces and reads some of the payloads sees the same operations.
 /// * In the second form: the operations and the verdict are those of [`model::parse`], for both versions.
 pub fn tardiff_parse(data: &[u8]) {
@@ -36,6 +37,10 @@ pub fn tardiff_parse(data: &[u8]) {
     assert_eq!(ops[..both], again[..both]);
     assert_eq!(end == End::Refused, other_end == End::Refused);
     assert!(end == End::Refused || ops == again);
+    assert!(
+        end == End::Refused || outer_window(data) <= 1 << LIMITS.max_window_log,
+        "window above the bound"
+    );
     for (version, magic) in [(1, MAGIC_V1), (2, MAGIC_V2)] {
         let delta = [&magic[..], &stored_frame(data)].concat();
         let (ops, end) = walk(&*delta, false);
@@ -92,6 +97,11 @@ fn walk(delta: impl Read, touch: bool) -> (Vec<Op>, End) {
     }
 }
 
+/// The window that the first frame of a delta asks for.
+fn outer_window(delta: &[u8]) -> u64 {
+    delta.get(MAGIC_V1.len()..).and_then(frame::window).unwrap_or(0)
+}
+
 fn assert_clean(path: &[u8]) {
     assert!(path.len() as u64 <= MAX_PATH && !path.contains(&0), "{path:?}");
     for part in path.split(|&b| b == b'/') {
@@ -113,7 +123,7 @@ fn as_op(o: &model::Operation<'_>) -> Op {
 /// Applies `data` to [`TREE`], in both forms.
 ///
 /// * Never more output than the bound; the length that is reported is the length that was written.
-/// * The same delta in small pieces gives the same.
+/// * The same delta in small pieces gives the same; no window is above the bound.
 /// * In the second form: output and verdict are those of [`model::apply`].
 pub fn tardiff_apply(data: &[u8]) {
     let whole = run(data);
@@ -122,15 +132,19 @@ pub fn tardiff_apply(data: &[u8]) {
     assert!(whole.output[..both] == pieces.output[..both], "pieces give other bytes");
     assert_eq!(whole.error.is_some(), pieces.error.is_some(), "{:?} or {:?}", whole.error, pieces.error);
     assert!(whole.error.is_some() || whole.output == pieces.output, "pieces give another length");
+    assert!(
+        whole.error.is_some() || outer_window(data) <= 1 << LIMITS.max_window_log,
+        "window above the bound"
+    );
 
     let got = run(&*[&MAGIC_V2[..], &stored_frame(data)].concat());
-    let want = model::apply(data, 2, &TREE, LIMITS.max_output as usize, LIMITS.max_dictionary);
+    let want = model::apply(data, &TREE, &LIMITS);
     match got.error {
         None => {
             assert!(want.good, "accepted, but the model refuses it");
             assert!(got.output == want.output, "other output than the model's");
         }
-        // The model knows no windows.
+        // The model reaches further back than a window.
         Some(Error::Frame { .. }) if want.good => {
             assert!(
                 want.frames && want.output.starts_with(&got.output),
@@ -191,22 +205,4 @@ impl Observer for Patience {
         self.0.store(left.saturating_sub(1), Ordering::Relaxed);
         left == 0
     }
-}
-
-/// A zstd frame that stores `content` in raw blocks (RFC 8878, sections 3.1.1.1 and 3.1.1.2): single segment, content
-/// size of four bytes, no checksum.
-pub fn stored_frame(content: &[u8]) -> Vec<u8> {
-    const MAX_BLOCK: usize = 128 << 10;
-    let mut out = vec![0x28, 0xb5, 0x2f, 0xfd, 0b1010_0000];
-    let len = u32::try_from(content.len()).unwrap_or_else(|_| panic!("an input of {} bytes", content.len()));
-    out.extend_from_slice(&len.to_le_bytes());
-    let blocks = content.len().div_ceil(MAX_BLOCK).max(1);
-    for i in 0..blocks {
-        let block = &content[i * MAX_BLOCK..content.len().min((i + 1) * MAX_BLOCK)];
-        let last = i + 1 == blocks;
-        let header = (block.len() as u32) << 3 | u32::from(last);
-        out.extend_from_slice(&header.to_le_bytes()[..3]);
-        out.extend_from_slice(block);
-    }
-    out
 }

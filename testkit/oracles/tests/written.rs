@@ -1,10 +1,13 @@
 //! The crate `oci-delta`, which bootc uses, applies what our writer writes.
 
+use std::time::Duration;
+
 use coracle_codec::ReadAt;
 use coracle_codec::observe::Quiet;
 use coracle_codec::tardiff::{Method, OpCounts, Options, StreamOptions, Version, diff};
 use coracle_oracles::oci_delta_apply;
 use coracle_testkit::image::{Rng, binary, mutate, text};
+use coracle_testkit::oracle::bounded;
 use coracle_testkit::pair::{Pair, pair};
 use coracle_testkit::tar_builder::TarBuilder;
 use coracle_testkit::tree::extract_layers;
@@ -14,8 +17,16 @@ fn options() -> Options {
     Options { stream: StreamOptions { level: 1, ..Options::default().stream }, ..Options::default() }
 }
 
+/// More than any delta here needs.
+const LIMIT: Duration = Duration::from_secs(300);
+
 /// Makes a delta and has the crate apply it to the extracted tree.
-fn check(what: &str, old: &[Vec<u8>], new: &Vec<u8>, options: &Options) -> OpCounts {
+fn check(what: &str, old: &[Vec<u8>], new: &[u8], options: &Options) -> OpCounts {
+    let (name, old, new, options) = (what.to_owned(), old.to_vec(), new.to_vec(), options.clone());
+    bounded(what, LIMIT, move || check_now(&name, &old, &new, &options))
+}
+
+fn check_now(what: &str, old: &[Vec<u8>], new: &Vec<u8>, options: &Options) -> OpCounts {
     let layers: Vec<&dyn ReadAt> = old.iter().map(|layer| layer as &dyn ReadAt).collect();
     let mut delta = Vec::new();
     let report = diff(&layers, new, &mut delta, options, &Quiet).unwrap_or_else(|e| panic!("{what}: {e}"));

@@ -74,13 +74,13 @@ pub fn archive_limits(shared: &Shared) -> compress::Limits {
 
 /// Bounds for a delta whose windows and dictionaries may take `memory` bytes.
 pub fn delta_limits(shared: &Shared, memory: u64) -> Limits {
-    // What everything but windows and dictionaries takes.
-    const BASE: u64 = 64 << 20;
+    // What everything but windows and dictionaries takes (docs/formats/tar-diff.md, section 7.4).
+    const BASE: u64 = 48 << 20;
     let room = memory.saturating_sub(BASE).max(1 << 20);
-    // The outer window, and a frame's window and dictionary: half each.
+    // A dictionary shares its room with the window of its frame.
     Limits {
         max_output: shared.max_size,
-        max_window_log: (room / 2).max(1 << 10).ilog2().min(MAX_WINDOW_LOG),
+        max_window_log: room.ilog2().min(MAX_WINDOW_LOG),
         max_dictionary: (room / 2).min(MAX_DICTIONARY),
     }
 }

@@ -75,7 +75,7 @@ impl Tree {
     /// Reads `layers` in order of extraction.
     ///
     /// # Errors
-    /// Those of [`tar::Reader`], with the index of the layer; `None` in place of an error when `observer` cancelled.
+    /// Those of [`tar::Reader`], with the index of the layer, and [`MergeError::Cancelled`].
     pub fn merge(
         layers: &[&dyn ReadAt],
         options: MergeOptions,

@@ -83,7 +83,8 @@ pub struct Explanation {
 /// `source` is asked only for the dictionaries of version 2 deltas.
 ///
 /// # Errors
-/// [`ExplainError::Mismatch`] when the delta does not make a tar of this size.
+/// [`ExplainError::Mismatch`] and [`ExplainError::OtherArchive`] when the delta makes another tar, as far as that shows
+/// without applying it.
 pub fn explain(
     delta: impl Read,
     new: &dyn ReadAt,
@@ -112,7 +113,11 @@ pub fn explain(
                 if chunk.is_empty() {
                     break;
                 }
+                let at = ledger.made;
                 let n = ledger.payload(chunk, None, |m| &mut m.literal)?;
+                if !same(new, at, &chunk[..n])? {
+                    return Err(ExplainError::OtherArchive { offset: at });
+                }
                 ops.consume_payload(n);
             },
             Op::Add(_) => loop {
@@ -159,7 +164,13 @@ pub enum ExplainError {
     /// The new tar cannot be read.
     #[error("new archive: {0}")]
     New(#[from] tar::Error),
-    /// The delta makes another tar.
+    /// The delta makes another tar: its literal bytes are not the archive's.
+    #[error("delta does not make the new archive: they differ behind byte {offset}")]
+    OtherArchive {
+        /// Where the literal bytes begin that are not there.
+        offset: u64,
+    },
+    /// The delta makes a tar of another size.
     #[error("delta makes a tar of {made} bytes, the new archive has {wanted}")]
     Mismatch {
         /// Bytes the delta gives, as far as it was followed.
@@ -350,6 +361,12 @@ fn scale(members: &mut [Member], costs: &[u64], delta_bytes: u64) {
         member.cost.delta_bytes = upto - given;
         given = upto;
     }
+}
+
+/// Whether `new` holds `bytes` at `offset`.
+fn same(new: &dyn ReadAt, offset: u64, bytes: &[u8]) -> Result<bool, ExplainError> {
+    let there = Section::new(new, offset, bytes.len() as u64).to_vec().map_err(tar::Error::Io)?;
+    Ok(there == bytes)
 }
 
 /// How many bytes a dictionary frame gives.

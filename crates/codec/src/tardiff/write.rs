@@ -121,16 +121,11 @@ impl<W: Write> OpWriter<W> {
         Ok(())
     }
 
-    /// Ends the stream; the output and the final counts.
-    pub fn finish(mut self) -> io::Result<(W, OpCounts)> {
+    /// Ends the stream; the output, the final counts, and the bytes of the operation stream before compression.
+    pub fn finish(mut self) -> io::Result<(W, OpCounts, u64)> {
         self.flush_copy()?;
         self.flush_literal()?;
-        Ok((self.stream.finish()?, self.counts))
-    }
-
-    /// Bytes of the operation stream before compression, written so far.
-    pub fn stream_bytes(&self) -> u64 {
-        self.written
+        Ok((self.stream.finish()?, self.counts, self.written))
     }
 
     fn go_to(&mut self, path: &[u8], offset: u64) -> io::Result<()> {
@@ -228,7 +223,7 @@ mod tests {
         w.copy(b"y", 0, 1).unwrap();
         w.copy(b"y", 1, 0).unwrap();
         w.copy(b"x", 7, 300).unwrap();
-        let (delta, counts) = w.finish().unwrap();
+        let (delta, counts, _) = w.finish().unwrap();
         let open = |p: &[u8]| Op::Open(p.to_vec());
         let want = [
             Op::Data(3),

@@ -8,7 +8,7 @@ use coracle_fuzz_harness::stored_frame;
 use coracle_fuzz_harness::tree::TREE;
 use coracle_testkit::golden::Golden;
 
-use crate::streams::{looks_skippable, zstd};
+use crate::streams::{looks_skippable, tiny_with_large_window, zstd};
 use crate::{MAX_LEN, Outcome, Seeds};
 
 pub fn seeds() -> Outcome<Seeds> {
@@ -31,6 +31,8 @@ pub fn seeds() -> Outcome<Seeds> {
         [&MAGIC_V2[..], &[0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0], &stored_frame(b"")].concat(),
     );
     seeds.insert("looks-skippable".into(), [&MAGIC_V1[..], &looks_skippable()].concat());
+    let tiny = [&MAGIC_V1[..], &tiny_with_large_window()].concat();
+    seeds.insert("tiny-large-window".into(), tiny);
     for (name, stream) in streams()? {
         seeds.insert(format!("stream-{name}"), stream);
     }
@@ -102,6 +104,7 @@ fn streams() -> Outcome<Vec<(String, Vec<u8>)>> {
         ("frame-junk", [open("a"), op(5, &[&stored_frame(b"x")[..], b"junk"].concat())].concat()),
         ("frame-twice", [open("a"), op(5, &stored_frame(b"x").repeat(2))].concat()),
         ("frame-looks-skippable", [open("a"), op(5, &looks_skippable())].concat()),
+        ("frame-tiny-large-window", [open("a"), op(5, &tiny_with_large_window())].concat()),
         ("frame-shrinks", [open("shrinks"), op(5, &stored_frame(b"x"))].concat()),
     ]
     .map(|(name, stream)| (name.to_owned(), stream))

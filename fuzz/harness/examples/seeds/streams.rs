@@ -81,6 +81,7 @@ fn zstd_frames(text: &[u8]) -> Outcome<Vec<(&'static str, Vec<u8>)>> {
         ("zstd-rle", rle),
         ("zstd-dictionary-id", vec![0x28, 0xb5, 0x2f, 0xfd, 0x21, 1, 1, 0x09, 0, 0, b'x']),
         ("zstd-looks-skippable", looks_skippable()),
+        ("zstd-tiny-large-window", tiny_with_large_window()),
     ])
 }
 
@@ -97,6 +98,12 @@ pub fn looks_skippable() -> Vec<u8> {
         out.extend_from_slice(block);
     }
     out
+}
+
+/// 256 zeros in twelve bytes, with a window of 2^31 bytes: a decoder that sees all of it at once needs no window. As
+/// operations they are 128 times DATA of length 0.
+pub fn tiny_with_large_window() -> Vec<u8> {
+    vec![0x28, 0xb5, 0x2f, 0xfd, 0x40, 21 << 3, 0, 0, 0x03, 0x08, 0, 0]
 }
 
 fn gzip(content: &[u8]) -> Outcome<Vec<u8>> {

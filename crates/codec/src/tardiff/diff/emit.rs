@@ -19,6 +19,10 @@ use crate::{ReadAt, Section};
 const COPY_RUN: usize = 512;
 /// Matches with fewer agreeing bytes cost more than the literal they replace.
 const MIN_AGREEING: usize = 16;
+/// Bytes of opcode and size of two operations, about.
+const OP_COST: usize = 6;
+/// Bytes of a delta without operations: what an estimate by a delta of its own has too much.
+const EMPTY_DELTA: usize = 21;
 /// Bytes handled at once while writing.
 const CHUNK: usize = 1 << 20;
 
@@ -67,8 +71,7 @@ pub(super) fn emit<W: Write>(
             }
         }
         emitter.literal_to(new.size())?;
-        let stream_bytes = emitter.writer.stream_bytes();
-        let (_, ops) = emitter.writer.finish().map_err(DiffError::Write)?;
+        let (_, ops, stream_bytes) = emitter.writer.finish().map_err(DiffError::Write)?;
         Ok((ops, stream_bytes, files))
     })
 }
@@ -145,7 +148,8 @@ impl<'a> Matcher<'a> {
                 let matches = self.approximate(piece, &content, &segments, memory)?;
                 match patch {
                     Some(Outcome::Frame { source, path, frame })
-                        if frame.len() < self.estimate(&content, piece, &matches)? =>
+                        if frame.len() + self.planner.sources[source].paths[path].len() + OP_COST
+                            < self.estimate(&content, piece, &matches)? =>
                     {
                         Ok(Outcome::Frame { source, path, frame })
                     }
@@ -266,7 +270,7 @@ impl<'a> Matcher<'a> {
         Ok(Some(Outcome::Frame { source: first.source, path, frame }))
     }
 
-    /// About how many bytes matches and the literals between them take in the delta.
+    /// About how many bytes matches and the literals between them take in the delta, OPEN included.
     fn estimate(&self, content: &[u8], piece: Piece, matches: &[FileMatch]) -> Result<usize, DiffError> {
         let mut writer =
             OpWriter::new(Vec::new(), self.options.version, self.options.stream).map_err(DiffError::Write)?;
@@ -282,7 +286,8 @@ impl<'a> Matcher<'a> {
             at = from + old.len();
         }
         writer.literal(&content[at..]).map_err(DiffError::Write)?;
-        Ok(writer.finish().map_err(DiffError::Write)?.0.len())
+        let bytes = writer.finish().map_err(DiffError::Write)?.0.len();
+        Ok(bytes.saturating_sub(EMPTY_DELTA))
     }
 }
 
