@@ -36,7 +36,7 @@ pub fn apply(
     observer: &dyn Observer,
 ) -> Result<Applied, Error> {
     let mut ops = OpReader::new(delta, *limits)?;
-    let mut out = Output { out, written: 0, max: limits.max_output };
+    let mut out = Output { out, written: 0, max: limits.max_output, observer };
     let mut counts = OpCounts::default();
     let mut current: Option<Current<'_>> = None;
     let mut buf = vec![0; CHUNK];
@@ -45,7 +45,6 @@ pub fn apply(
         if observer.cancelled() {
             return Err(Error::Cancelled);
         }
-        observer.progress(Stage::Apply, out.written, 0);
         counts.count(&op);
         match op {
             Op::Data(size) => {
@@ -66,9 +65,6 @@ pub fn apply(
                     file.read_exact(&mut buf[..n])?;
                     out.write(&buf[..n])?;
                     left -= n as u64;
-                    if observer.cancelled() {
-                        return Err(Error::Cancelled);
-                    }
                 }
             }
             Op::Add(size) => {
@@ -101,6 +97,8 @@ struct Output<'a, W> {
     out: &'a mut W,
     written: u64,
     max: u64,
+    /// Asked at every write: one operation may make all of the output.
+    observer: &'a dyn Observer,
 }
 
 impl<W: Write> Output<'_, W> {
@@ -111,8 +109,12 @@ impl<W: Write> Output<'_, W> {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.reserve(bytes.len() as u64)?;
+        if self.observer.cancelled() {
+            return Err(Error::Cancelled);
+        }
         self.out.write_all(bytes).map_err(Error::Write)?;
         self.written += bytes.len() as u64;
+        self.observer.progress(Stage::Apply, self.written, 0);
         Ok(())
     }
 }
