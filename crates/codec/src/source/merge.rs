@@ -150,6 +150,13 @@ impl Tree {
             self.evict(&lexical_path(&entry.name));
             return;
         };
+        // A member below a file, a whiteout too: some extractors give up, others put a directory in its place.
+        let obstacle = self.first_non_directory_above(&path);
+        if let Some(node) = obstacle.as_ref().and_then(|at| self.nodes.get_mut(at))
+            && !matches!(node.what, What::Link(_))
+        {
+            node.what = What::Other;
+        }
         let base = path.rsplit(|&b| b == b'/').next().unwrap_or_default();
         if base.starts_with(WHITEOUT) {
             self.has_whiteouts = true;
@@ -157,15 +164,8 @@ impl Tree {
                 return self.whiteout(layer, &path[..path.len() - base.len()], base);
             }
         }
-        let obstacle = self.first_non_directory_above(&path);
         let trusted = obstacle.is_none();
         let resolved = if trusted { None } else { self.resolve(&path, false) };
-        if let Some(at) = obstacle
-            && let Some(node) = self.nodes.get_mut(&at)
-            && !matches!(node.what, What::Link(_))
-        {
-            node.what = What::Other;
-        }
         let what = self.what(layer, entry, &path, hash, trusted);
         for at in [Some(path), resolved].into_iter().flatten() {
             self.place(at, Node { layer, what: what.clone() });
@@ -439,6 +439,14 @@ mod tests {
         assert_eq!(trusted(&t), ["a", "b"]);
         assert_eq!(t.find(b"b").unwrap().layer, 0);
         assert_eq!(t.find(b"a").unwrap().layer, 2);
+    }
+
+    #[test]
+    fn a_whiteout_below_a_file_makes_the_file_uncertain() {
+        for whiteout in ["d/.wh..wh..opq", "d/.wh.x"] {
+            let t = tree(&[TarBuilder::new().file("d", b"1").file(whiteout, b"").finish()], true);
+            assert!(trusted(&t).is_empty(), "{whiteout}");
+        }
     }
 
     #[test]
