@@ -28,8 +28,9 @@ pub struct ZstdReader<'a, R> {
     ctx: DCtx<'a>,
     max_window_log: u32,
     frame_end: FrameEnd,
-    /// The start of the frame at hand, as far as libzstd has not taken it: `head[head_pos..head_len]`. libzstd must see
-    /// a header in one piece: given the magic alone, its short cut for whole frames takes what follows for a frame.
+    /// The start of the frame at hand, as far as libzstd has not taken it: `head[head_pos..head_len]`. libzstd gets it
+    /// byte by byte, against its short cut for whole frames: that one looks for a frame where the piece of input starts
+    /// that completes a header, even behind the magic, and it never looks at the window.
     head: [u8; MAX_HEADER],
     head_pos: usize,
     head_len: usize,
@@ -116,7 +117,7 @@ impl<R: BufRead> Read for ZstdReader<'_, R> {
             }
             let from_head = self.head_pos < self.head_len;
             let chunk =
-                if from_head { &self.head[self.head_pos..self.head_len] } else { self.input.fill_buf()? };
+                if from_head { &self.head[self.head_pos..=self.head_pos] } else { self.input.fill_buf()? };
             let ended = chunk.is_empty();
             let mut input = InBuffer::around(chunk);
             let mut output = OutBuffer::around(&mut *buf);
