@@ -4,6 +4,8 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 # Where rustup puts cargo, for shells that were started before it was installed.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+# Tests send signals, and a shell starts what runs in the background with some of them ignored.
+TEST := env --default-signal cargo test
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-long fuzz-replay fmt lint docs-check ci clean
@@ -20,14 +22,14 @@ demo: ## a delta between two versions of real packages; or of your own: make dem
 
 test: ## all tests but the long ones, with the replay of the fuzz corpora
 	@.ci/setup test
-	cargo test --workspace --locked --lib --bins --tests
+	$(TEST) --workspace --locked --lib --bins --tests
 
 test-long: test ## the same, then the long ones, optimised
-	cargo test --release --workspace --locked --lib --bins --tests -- --ignored
+	$(TEST) --release --workspace --locked --lib --bins --tests -- --ignored
 
 fuzz-replay: ## the part of the tests that replays the fuzz corpora
 	@.ci/setup test
-	cargo test --locked --package coracle-fuzz-harness
+	$(TEST) --locked --package coracle-fuzz-harness
 
 fmt: ## formats the sources
 	cargo fmt --all
@@ -40,7 +42,7 @@ lint: ## format, clippy, shellcheck if it is there; changes nothing
 
 docs-check: ## links, cited paths and sections, lengths and words; then the API documentation
 	.ci/docs-check
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --keep-going
 
 ci: ## everything that a change must pass, as the automatic check runs it
 	@.ci/run

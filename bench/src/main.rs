@@ -13,7 +13,7 @@
 //! | [`choice`] | which rows a chart or a table shows, and in which order |
 //! | [`chart`], [`table`] | the results as SVG and as Markdown |
 //! | [`date`] | today, for the rows |
-//! | [`print`] | the only place that writes to the terminal |
+//! | [`mod@print`] | the only place that writes to the terminal |
 
 mod args;
 mod chart;

@@ -150,16 +150,26 @@ fn a_dash_is_standard_input_or_output() {
         place.fed("diff in/old - out/delta", new).success();
         assert!(place.read("out/delta") == delta);
     }
-    place.fed("diff - in/new out/delta", pair.old.clone()).success();
-    assert!(place.read("out/delta") == delta);
+    for (line, input) in [
+        ("diff - in/new out/delta", &pair.old),
+        ("diff /dev/stdin in/new out/delta", &pair.old),
+        ("diff in/old /dev/stdin out/delta", &pair.new),
+    ] {
+        place.fed(line, input.clone()).success();
+        assert!(place.read("out/delta") == delta, "{line}");
+    }
 
     let ran = place.ok("diff in/old in/new -");
     assert!(ran.stdout == delta);
     assert!(ran.stderr.contains(&digest(&pair.new)), "{ran:?}");
     assert_eq!(place.ok("diff -q in/old in/new -").stderr, "");
 
-    place.fed("patch - in/old out/new", delta.clone()).success();
-    assert!(place.read("out/new") == pair.new);
+    for input in ["-", "/dev/stdin"] {
+        place.fed(&format!("patch {input} in/old out/new"), delta.clone()).success();
+        assert!(place.read("out/new") == pair.new);
+    }
+    let told = place.fed("inspect --json /dev/stdin", pair.new.clone()).success();
+    assert!(told.text().contains(&digest(&pair.new)), "{told:?}");
     let ran = place.ok("patch in/delta in/old -");
     assert!(ran.stdout == pair.new);
     assert!(ran.stderr.contains(&digest(&pair.new)), "{ran:?}");

@@ -103,7 +103,7 @@ impl SmallDisk {
         fs::create_dir(&at).unwrap();
         let mut command = Command::new(tool("mount").unwrap());
         command.args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(&at);
-        run_bounded(&mut command, LIMIT).unwrap().status.success().then_some(SmallDisk(at))
+        run_bounded(&mut command, LIMIT).unwrap().status.success().then(|| SmallDisk(at))
     }
 }
 

@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
+use coracle_testkit::oracle::{Input, start};
 use coracle_testkit::pair::pair;
 
-use crate::place::{Place, digest};
+use crate::place::{LIMIT, Place, Ran, digest};
 
 fn with_delta() -> Place {
     let pair = pair(40, 400_000);
@@ -25,6 +26,21 @@ fn a_second_run_replaces_the_output() {
             assert!(place.read("out/x") == place.read(want), "{line}");
         }
         assert_eq!(place.files().len(), 2, "{line}");
+    }
+}
+
+#[test]
+fn runs_at_the_same_time_do_not_disturb_each_other() {
+    let place = with_delta();
+    for (line, want) in [("diff in/old in/new", "in/delta"), ("patch in/delta in/old", "in/new")] {
+        let commands = (0..6).map(|_| place.command(&format!("coracle {line} out/x")));
+        let running: Vec<_> =
+            commands.map(|mut command| start(&mut command, Input::Nothing).unwrap()).collect();
+        for run in running {
+            Ran::new(line, run.wait(LIMIT).unwrap()).success();
+        }
+        assert!(place.read("out/x") == place.read(want), "{line}");
+        assert_eq!(place.files().len(), 1, "{line}");
     }
 }
 
