@@ -73,6 +73,12 @@ impl Failure {
         self
     }
 
+    /// For a command without `--memory`: no hint that names it.
+    pub fn without_memory_option(mut self) -> Self {
+        self.hint = self.hint.filter(|hint| *hint != RAISE_MEMORY);
+        self
+    }
+
     /// Keeps standard output free of messages.
     pub fn keep_stdout(mut self, taken: bool) -> Self {
         self.stdout_taken = taken;
@@ -128,6 +134,7 @@ impl From<Error> for Failure {
     }
 }
 
+const RAISE_MEMORY: &str = "raise --memory if this is expected";
 const INCOMPLETE: &str = "the archive is incomplete; fetch it again";
 
 fn classify(error: &Error) -> (Kind, Option<&'static str>) {
@@ -179,7 +186,7 @@ fn compressed(error: &compress::Error) -> (Kind, Option<&'static str>) {
     match error {
         compress::Error::OutputTooLarge(_) => (Kind::Limit, Some("raise --max-size if this is expected")),
         compress::Error::WindowTooLarge(_) | compress::Error::MemoryTooLarge(_) => {
-            (Kind::Limit, Some("raise --memory if this is expected"))
+            (Kind::Limit, Some(RAISE_MEMORY))
         }
         compress::Error::Truncated(_) => (Kind::Format, Some("the file is incomplete; fetch it again")),
         _ => (Kind::Format, None),
@@ -201,7 +208,7 @@ fn delta(error: &tardiff::Error) -> (Kind, Option<&'static str>) {
         E::Frame { error, .. } if compressed(error).0 == Kind::Limit => compressed(error),
         E::Frame { .. } => (Kind::Integrity, Some("the source is not the one the delta was made from")),
         E::OutputTooLarge(_) => (Kind::Limit, Some("raise --max-size if this is expected")),
-        E::DictionaryTooLarge { .. } => (Kind::Limit, Some("raise --memory if this is expected")),
+        E::DictionaryTooLarge { .. } => (Kind::Limit, Some(RAISE_MEMORY)),
         E::TooManyOps | E::TooManyDictionaries => (Kind::Limit, None),
         _ => (Kind::Format, None),
     }

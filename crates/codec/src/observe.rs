@@ -19,7 +19,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// A word for people and for JSON.
+    /// A word for people.
     pub fn name(self) -> &'static str {
         match self {
             Stage::ReadOld => "read-old",

@@ -22,7 +22,8 @@ pub fn run(args: &Explain) -> Result<(), Failure> {
         limits: delta_limits(&args.shared, FULL_MEMORY),
         archive_limits: archive_limits(&args.shared),
     };
-    let found = watched(&args.shared, false, |context| attribute(&request, context))?;
+    let found = watched(&args.shared, false, |context| attribute(&request, context))
+        .map_err(Failure::without_memory_option)?;
     let path = delta.display().to_string();
     let mut members: Vec<&MemberCost> = found.members.iter().collect();
     members.sort_by_key(|m| std::cmp::Reverse(m.delta_bytes));

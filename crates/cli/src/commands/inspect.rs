@@ -17,7 +17,8 @@ pub fn run(args: &Inspect) -> Result<(), Failure> {
     let limits = delta_limits(&args.shared, FULL_MEMORY);
     let found = watched(&args.shared, false, |context| {
         look(&args.path, &limits, archive_limits(&args.shared), context)
-    })?;
+    })
+    .map_err(Failure::without_memory_option)?;
     let path = args.path.display().to_string();
     let text = match (&found, args.shared.json) {
         (Inspection::Delta(delta), true) => delta_json(&path, delta),
