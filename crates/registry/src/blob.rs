@@ -326,13 +326,16 @@ impl BlobStream {
 
     /// Checks what a 206 says it is.
     fn accept_part(&self, answer: &Response, offset: u64, end: Option<u64>) -> Result<(), Error> {
-        let text = answer.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let text =
+            answer.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let Some((range, total)) = content_range(text) else {
             return Err(self.protocol(&format!("a part without a range that is understood: {text:?}")));
         };
         let too_far = end.is_some_and(|end| range.end > end);
         if range.start != offset || too_far || total.is_some_and(|total| total != self.size) {
-            return Err(self.protocol(&format!("asked for bytes from {offset} of {}, got {text:?}", self.size)));
+            return Err(
+                self.protocol(&format!("asked for bytes from {offset} of {}, got {text:?}", self.size))
+            );
         }
         Ok(())
     }

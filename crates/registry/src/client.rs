@@ -159,7 +159,8 @@ impl Client {
         let wrong = self.shared.wrong.lock().map(|wrong| wrong.clone()).unwrap_or_default();
         places.sort_by_key(|place| {
             let is_down = place.mirror && down.get(&place.host).is_some_and(|at| at.elapsed() < DOWN);
-            let lied = reference.digest().is_some_and(|digest| wrong.contains_key(&(place.host.clone(), digest)));
+            let lied =
+                reference.digest().is_some_and(|digest| wrong.contains_key(&(place.host.clone(), digest)));
             is_down || lied
         });
         Ok(places)

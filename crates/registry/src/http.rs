@@ -6,7 +6,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::header::{
+    AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use reqwest::{Method, Response, StatusCode};
 use tokio::time::{Instant, sleep, timeout};
 use url::Url;
@@ -88,7 +90,8 @@ impl Http {
             .pool_idle_timeout(Duration::from_secs(30));
         for (url, scheme) in [(&settings.proxies.http, "http"), (&settings.proxies.https, "https")] {
             if let Some(url) = url.as_deref().filter(|url| !url.is_empty()) {
-                let proxy = if scheme == "http" { reqwest::Proxy::http(url) } else { reqwest::Proxy::https(url) };
+                let proxy =
+                    if scheme == "http" { reqwest::Proxy::http(url) } else { reqwest::Proxy::https(url) };
                 let none_for = settings.proxies.none_for.as_deref().and_then(reqwest::NoProxy::from_string);
                 builder = builder.proxy(proxy.map_err(setup)?.no_proxy(none_for));
             }
@@ -247,7 +250,9 @@ impl Client {
                         headers.append(name.clone(), value);
                     }
                 }
-                if let Some(value) = authorization.filter(|_| trusted).and_then(|v| HeaderValue::from_str(v).ok()) {
+                if let Some(value) =
+                    authorization.filter(|_| trusted).and_then(|v| HeaderValue::from_str(v).ok())
+                {
                     headers.insert(AUTHORIZATION, value);
                 }
                 let builder = client.request(request.method.clone(), url.clone()).headers(headers);

@@ -1,7 +1,9 @@
 //! Manifests and indexes, as raw bytes.
 
 use coracle_codec::digest::Digest;
-use coracle_codec::oci::{Document, Mismatch, Reference, Repository, Unverified, Verified, Version, media_type};
+use coracle_codec::oci::{
+    Document, Mismatch, Reference, Repository, Unverified, Verified, Version, media_type,
+};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Method, Response, StatusCode};
 
@@ -140,8 +142,11 @@ impl Client {
                 return Err(too_large(bytes.len() as u64));
             }
         }
-        let wrong =
-            |mismatch: Mismatch| Error::Mismatch { what: what.to_owned(), host: place.host.clone(), mismatch };
+        let wrong = |mismatch: Mismatch| Error::Mismatch {
+            what: what.to_owned(),
+            host: place.host.clone(),
+            mismatch,
+        };
         let bytes = Unverified::new(bytes);
         let raw = match reference.version() {
             Version::Digest(digest) => bytes.verify(digest).map_err(wrong)?,
@@ -164,7 +169,8 @@ impl Client {
         version: &Version,
         document: &Document,
     ) -> Result<PushedManifest, Error> {
-        let answer = self.put_manifest(repository, version, document.raw().as_bytes(), document.media_type()).await?;
+        let answer =
+            self.put_manifest(repository, version, document.raw().as_bytes(), document.media_type()).await?;
         let place = self.target(repository)?;
         if let Some(told) = content_digest(&answer)
             && told != document.digest()
@@ -203,7 +209,8 @@ impl Client {
         let place = self.target(repository)?;
         let what = format!("{repository}: manifest {digest}");
         let path = format!("{}/manifests/{digest}", place.path);
-        let request = Request::new(Method::DELETE, &what, To::Path(path), scope(&place.path, "delete,pull,push"));
+        let request =
+            Request::new(Method::DELETE, &what, To::Path(path), scope(&place.path, "delete,pull,push"));
         let answer = self.send(&place, &request).await?;
         match answer.status() {
             StatusCode::NOT_FOUND => Ok(false),

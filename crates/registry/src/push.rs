@@ -148,8 +148,8 @@ impl Client {
             query.append_pair("mount", &blob.digest.to_string()).append_pair("from", from);
             path = format!("{path}?{}", query.finish());
         }
-        let mut request = Request::new(Method::POST, what, To::Path(path), scopes.to_owned())
-            .header(CONTENT_LENGTH, "0");
+        let mut request =
+            Request::new(Method::POST, what, To::Path(path), scopes.to_owned()).header(CONTENT_LENGTH, "0");
         request.body = Some(Bytes::new());
         let answer = self.send(place, &request).await;
         let answer = match answer {
@@ -315,7 +315,8 @@ impl Upload<'_> {
         };
         match answer.status() {
             StatusCode::CREATED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::ACCEPTED => {
-                let told = answer.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
+                let told =
+                    answer.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
                 match told.and_then(|told| told.parse().ok()) {
                     Some(actual) if actual != self.blob.digest => Err(Error::Mismatch {
                         what: self.what.clone(),

@@ -62,9 +62,16 @@ mod tests {
     fn content_ranges() {
         assert_eq!(content_range("bytes 5-9/100"), Some((5..10, Some(100))));
         assert_eq!(content_range("bytes 0-0/*"), Some((0..1, None)));
-        for bad in ["", "bytes */100", "bytes 9-5/100", "bytes 5-100/100", "items 1-2/3", "bytes 1-2", "bytes +1-2/3",
-            "bytes 0-18446744073709551615/*"]
-        {
+        for bad in [
+            "",
+            "bytes */100",
+            "bytes 9-5/100",
+            "bytes 5-100/100",
+            "items 1-2/3",
+            "bytes 1-2",
+            "bytes +1-2/3",
+            "bytes 0-18446744073709551615/*",
+        ] {
             assert_eq!(content_range(bad), None, "{bad}");
         }
     }
@@ -81,7 +88,10 @@ mod tests {
 
     #[test]
     fn links() {
-        assert_eq!(next_link("</v2/x/tags/list?n=2&last=b>; rel=\"next\""), Some("/v2/x/tags/list?n=2&last=b"));
+        assert_eq!(
+            next_link("</v2/x/tags/list?n=2&last=b>; rel=\"next\""),
+            Some("/v2/x/tags/list?n=2&last=b")
+        );
         assert_eq!(next_link("</a>; rel=prev, </b>; rel=next"), Some("/b"));
         for none in ["", "</a>", "</a>; rel=\"prev\"", "<", "rel=next", "<a; rel=next"] {
             assert_eq!(next_link(none), None, "{none}");

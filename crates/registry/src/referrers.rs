@@ -83,8 +83,8 @@ impl Client {
     }
 
     /// Pushes a document that has a subject, under its digest or a tag, and makes sure that it is listed: by the
-    /// registry, or in the index under the fallback tag. Several writers of that tag may overwrite each other, so it is
-    /// read again and the update repeated if it was lost.
+    /// registry, or in the index under the fallback tag. Several writers of that tag may overwrite each other, since no
+    /// registry has a conditional write: it is read again a little later and the update repeated if it was lost.
     ///
     /// # Errors
     /// [`Error::Contended`]; [`Error`].
@@ -157,9 +157,9 @@ impl Client {
         let tag = Version::Tag(fallback_tag(subject));
         for attempt in 1..=MAX_UPDATES {
             let old = self.fallback(repository, subject).await?.map(|(value, _)| value);
-            let mut index = old.clone().unwrap_or_else(|| {
-                json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] })
-            });
+            let mut index = old.clone().unwrap_or_else(
+                || json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] }),
+            );
             if let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) {
                 change(manifests);
             }
@@ -169,15 +169,21 @@ impl Client {
             }
             let bytes = serde_json::to_vec(&index).unwrap_or_default();
             self.put_manifest(repository, &tag, &bytes, media_type::OCI_INDEX).await?;
-            if attempt > 1 {
-                sleep(self.settings().retry.wait(attempt)).await;
-            }
+            // Whoever read before we wrote writes without ours: look again when they have. Waits differ by what is
+            // written, or all would write again at the same moment.
+            let wait = self.settings().retry.wait(attempt);
+            let share = f64::from(Digest::of(&bytes).as_bytes()[0]) / 256.0;
+            sleep(wait + wait.mul_f64(share)).await;
         }
         Err(Error::Contended { what, attempts: MAX_UPDATES })
     }
 
     /// The index under the fallback tag as it is, members we do not know included; `None` if there is none.
-    async fn fallback(&self, repository: &Repository, subject: &Digest) -> Result<Option<(Value, Digest)>, Error> {
+    async fn fallback(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+    ) -> Result<Option<(Value, Digest)>, Error> {
         let Some(reference) = repository.with_tag(&fallback_tag(subject)) else { return Ok(None) };
         // From the registry itself: a mirror's copy may be old.
         let fetched = match self.manifest_of_target(&reference).await {
@@ -186,15 +192,15 @@ impl Client {
             Err(error) => return Err(error),
         };
         let document = |error| Error::Document { what: reference.to_string(), error };
-        let parsed = Document::parse(fetched.raw.clone(), fetched.media_type.as_deref(), &self.settings().limits)
-            .map_err(document)?;
+        let parsed =
+            Document::parse(fetched.raw.clone(), fetched.media_type.as_deref(), &self.settings().limits)
+                .map_err(document)?;
         if !matches!(parsed, Document::Index(_)) {
             let reason = "the tag for referrers holds no index".to_owned();
             return Err(Error::Protocol { what: reference.to_string(), host: fetched.host, reason });
         }
-        let mut value: Value = serde_json::from_slice(fetched.raw.as_bytes()).map_err(|e| {
-            document(oci::Error::Invalid { what: "index", reason: e.to_string() })
-        })?;
+        let mut value: Value = serde_json::from_slice(fetched.raw.as_bytes())
+            .map_err(|e| document(oci::Error::Invalid { what: "index", reason: e.to_string() }))?;
         if !value["manifests"].is_array() {
             value["manifests"] = json!([]);
         }

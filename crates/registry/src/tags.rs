@@ -48,7 +48,8 @@ impl Client {
         first: String,
         mut use_page: impl FnMut(Vec<u8>) -> Result<(), String>,
     ) -> Result<(), Error> {
-        let protocol = |reason: String| Error::Protocol { what: what.to_owned(), host: place.host.clone(), reason };
+        let protocol =
+            |reason: String| Error::Protocol { what: what.to_owned(), host: place.host.clone(), reason };
         let mut next: Option<Url> = None;
         let mut seen = std::collections::HashSet::new();
         for _ in 0..self.settings().max_pages {

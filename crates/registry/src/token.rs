@@ -64,7 +64,8 @@ impl Tokens {
         }
         known.remove(&key);
         let credentials = find(&client.shared, place).await?;
-        let (header, validity) = obtain(client, place, scopes, challenges, credentials, refused, what).await?;
+        let (header, validity) =
+            obtain(client, place, scopes, challenges, credentials, refused, what).await?;
         known.insert(key, (header.clone(), Instant::now() + validity));
         Ok(header)
     }
@@ -206,9 +207,10 @@ async fn fetch_token(
         serde_json::from_slice(&body).map_err(|e| protocol(format!("answer of the token server: {e}")))?;
     let token = answer.token.filter(|t| !t.is_empty()).or(answer.access_token).filter(|t| !t.is_empty());
     let token = token.ok_or_else(|| protocol("the token server gives no token".into()))?;
-    let validity = answer.expires_in.filter(|s| s.is_finite() && *s > 0.0).map_or(DEFAULT_VALIDITY, |seconds| {
-        Duration::from_secs_f64(seconds.clamp(10.0, 24.0 * 3600.0))
-    });
+    let validity = answer
+        .expires_in
+        .filter(|s| s.is_finite() && *s > 0.0)
+        .map_or(DEFAULT_VALIDITY, |seconds| Duration::from_secs_f64(seconds.clamp(10.0, 24.0 * 3600.0)));
     Ok((format!("Bearer {token}"), validity.max(MARGIN * 2)))
 }
 

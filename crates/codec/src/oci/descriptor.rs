@@ -89,11 +89,14 @@ impl Descriptor {
     }
 
     /// Checks what oci-spec has read. `what` names it in errors.
-    pub(super) fn check(read: &oci_spec::image::Descriptor, what: &str, limits: &Limits) -> Result<Self, Error> {
+    pub(super) fn check(
+        read: &oci_spec::image::Descriptor,
+        what: &str,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
         let text = read.digest().to_string();
-        let digest = text
-            .parse()
-            .map_err(|_| Error::Digest { what: what.to_owned(), digest: shortened(&text) })?;
+        let digest =
+            text.parse().map_err(|_| Error::Digest { what: what.to_owned(), digest: shortened(&text) })?;
         if read.size() > limits.blob_bytes {
             return Err(Error::Size { what: what.to_owned(), size: read.size(), limit: limits.blob_bytes });
         }

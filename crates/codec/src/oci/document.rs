@@ -157,7 +157,12 @@ impl Document {
 }
 
 impl Manifest {
-    fn check(raw: Verified, media_type: String, read: &ImageManifest, limits: &Limits) -> Result<Self, Error> {
+    fn check(
+        raw: Verified,
+        media_type: String,
+        read: &ImageManifest,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
         version("manifest", read.schema_version())?;
         entries(read.layers().len(), limits)?;
         let layers = read.layers().iter().enumerate();
@@ -267,7 +272,9 @@ impl Index {
     pub fn choose(&self, host: &Platform) -> Option<&Descriptor> {
         let mut best: Option<(u32, &Descriptor)> = None;
         for entry in &self.manifests {
-            let Some(score) = entry.platform.as_ref().and_then(|platform| platform.fits(host)) else { continue };
+            let Some(score) = entry.platform.as_ref().and_then(|platform| platform.fits(host)) else {
+                continue;
+            };
             if best.is_none_or(|(other, _)| score > other) {
                 best = Some((score, entry));
             }

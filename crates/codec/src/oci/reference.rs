@@ -53,7 +53,8 @@ impl Repository {
     /// # Errors
     /// One of them breaks the rules.
     pub fn new(registry: &str, path: &str) -> Result<Self, ParseReferenceError> {
-        let bad = |reason| ParseReferenceError { text: super::shortened(&format!("{registry}/{path}")), reason };
+        let bad =
+            |reason| ParseReferenceError { text: super::shortened(&format!("{registry}/{path}")), reason };
         if !is_host(registry) {
             return Err(bad("the registry is not HOST or HOST:PORT"));
         }
@@ -83,7 +84,11 @@ impl Repository {
 
     /// The image with this tag; `None` if it cannot be one.
     pub fn with_tag(&self, tag: &str) -> Option<Reference> {
-        is_tag(tag).then(|| Reference { repository: self.clone(), version: Version::Tag(tag.into()), tag: None })
+        is_tag(tag).then(|| Reference {
+            repository: self.clone(),
+            version: Version::Tag(tag.into()),
+            tag: None,
+        })
     }
 }
 

@@ -79,11 +79,8 @@ impl AuthFiles {
         let files = [FILES.to_owned()];
         let helpers = if helpers.is_empty() { &files } else { helpers };
         for helper in helpers {
-            let found = if helper == FILES {
-                self.find_in_files(registry, path)?
-            } else {
-                ask(helper, registry)?
-            };
+            let found =
+                if helper == FILES { self.find_in_files(registry, path)? } else { ask(helper, registry)? };
             if found.is_some() {
                 return Ok(found);
             }
@@ -249,7 +246,8 @@ fn ask(helper: &str, registry: &str) -> Result<Option<Credentials>, Error> {
         }
         return Err(fail(format!("{status}: {}", text.chars().take(200).collect::<String>())));
     }
-    let answer: Answer = serde_json::from_slice(&bytes).map_err(|_| fail("its answer is not understood".into()))?;
+    let answer: Answer =
+        serde_json::from_slice(&bytes).map_err(|_| fail("its answer is not understood".into()))?;
     Ok(Some(if answer.username == "<token>" {
         Credentials::IdentityToken(answer.secret)
     } else {
@@ -312,8 +310,13 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_read_is_not_an_empty_one() {
-        for json in ["", "{", r#"{"auths":[]}"#, r#"{"auths":{"a.io":{"auth":"???"}}}"#, r#"{"auths":{"a.io":{"auth":"eA=="}}}"#]
-        {
+        for json in [
+            "",
+            "{",
+            r#"{"auths":[]}"#,
+            r#"{"auths":{"a.io":{"auth":"???"}}}"#,
+            r#"{"auths":{"a.io":{"auth":"eA=="}}}"#,
+        ] {
             assert!(matches!(find(json, "a.io", "x"), Err(Error::Config { .. })), "{json}");
         }
         let named = AuthFiles { files: Vec::new(), only: Some("/nonexistent/auth.json".into()) };
@@ -321,7 +324,9 @@ mod tests {
         let helper = r#"{"credHelpers":{"a.io":"coracle-test-missing"}}"#;
         assert!(matches!(find(helper, "a.io", "x"), Err(Error::Helper { .. })));
         assert_eq!(find(helper, "b.io", "x").unwrap(), None);
-        assert!(!format!("{:?}", Credentials::Password { user: "u".into(), password: "secret".into() })
-            .contains("secret"));
+        assert!(
+            !format!("{:?}", Credentials::Password { user: "u".into(), password: "secret".into() })
+                .contains("secret")
+        );
     }
 }

@@ -58,9 +58,8 @@ fn read(folder: &Path, found: &mut HostCerts) -> Result<(), Error> {
             Some("crt") => found.authorities.push(content()?),
             Some("cert") => {
                 let key = file.with_extension("key");
-                let key = std::fs::read(&key).map_err(|e| {
-                    fail(file, format!("its key {} cannot be read: {e}", key.display()))
-                })?;
+                let key = std::fs::read(&key)
+                    .map_err(|e| fail(file, format!("its key {} cannot be read: {e}", key.display())))?;
                 found.identity = Some([content()?, b"\n".to_vec(), key].concat());
             }
             Some("key") if !file.with_extension("cert").exists() => {
@@ -90,7 +89,8 @@ mod tests {
         put("two/a.io:5000/other.crt", "B");
         put("two/b.io/x.key", "K");
         put("all/root.crt", "R");
-        let folders = CertFolders { by_host: vec![dir.path().join("one"), dir.path().join("two")], always: None };
+        let folders =
+            CertFolders { by_host: vec![dir.path().join("one"), dir.path().join("two")], always: None };
         let found = folders.of("a.io:5000").unwrap();
         assert_eq!((found.authorities, found.identity), (vec![b"A".to_vec()], Some(b"C\nK".to_vec())));
         assert!(folders.of("c.io").unwrap().authorities.is_empty());

@@ -168,7 +168,10 @@ impl Registries {
                 Some(domain) => reference.repository().registry().ends_with(domain),
                 None => [&name, &full].into_iter().any(|whole| {
                     whole.strip_prefix(prefix.as_str()).is_some_and(|rest| {
-                        rest.is_empty() || rest.starts_with('/') || rest.starts_with(':') || rest.starts_with('@')
+                        rest.is_empty()
+                            || rest.starts_with('/')
+                            || rest.starts_with(':')
+                            || rest.starts_with('@')
                     })
                 }),
             };
@@ -236,12 +239,7 @@ impl Registries {
 }
 
 /// `repository` with `prefix` replaced by `location`.
-fn rewrite(
-    repository: &Repository,
-    prefix: &str,
-    location: &str,
-    file: &Path,
-) -> Result<Repository, Error> {
+fn rewrite(repository: &Repository, prefix: &str, location: &str, file: &Path) -> Result<Repository, Error> {
     let name = repository.to_string();
     let location = location.trim_end_matches('/');
     let rest = match prefix.strip_prefix('*') {
@@ -273,10 +271,7 @@ mod tests {
 
     fn hosts(all: &Registries, name: &str, purpose: Purpose) -> Vec<String> {
         let places = all.places(&name.parse().unwrap(), purpose).unwrap();
-        places
-            .iter()
-            .map(|p| format!("{}/{}{}", p.host, p.path, if p.insecure { "!" } else { "" }))
-            .collect()
+        places.iter().map(|p| format!("{}/{}{}", p.host, p.path, if p.insecure { "!" } else { "" })).collect()
     }
 
     #[test]
