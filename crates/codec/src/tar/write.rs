@@ -111,7 +111,10 @@ impl Member {
         if !records.is_empty() {
             let base = self.name.rsplit(|b| *b == b'/').find(|part| !part.is_empty()).unwrap_or_default();
             let name = [b"PaxHeaders.0/", base].concat();
-            let extended = Member { mtime: self.mtime.clamp(0, (1 << 33) - 1), ..Member::file("", records.len() as u64) };
+            let extended = Member {
+                mtime: self.mtime.clamp(0, (1 << 33) - 1),
+                ..Member::file("", records.len() as u64)
+            };
             out.extend_from_slice(&extended.block(&name, b'x'));
             out.extend_from_slice(&records);
             out.resize(out.len() + padding(records.len() as u64), 0);
@@ -176,7 +179,12 @@ mod tests {
             Member::directory("d/"),
             Member { mode: 0o4755, uid: 5_000_000, gid: 7, mtime: 1_700_000_000, ..Member::file("d/a", 3) },
             Member { mtime: -5, ..Member::file("d/old", 0) },
-            Member { name: long.clone(), kind: MemberKind::Symlink, link: vec![b't'; 150], ..Member::file("", 0) },
+            Member {
+                name: long.clone(),
+                kind: MemberKind::Symlink,
+                link: vec![b't'; 150],
+                ..Member::file("", 0)
+            },
             Member { kind: MemberKind::Hardlink, link: b"d/a".to_vec(), ..Member::file("d/h", 0) },
             Member { kind: MemberKind::CharDevice, device: (1, 3), ..Member::file("d/null", 0) },
             Member { xattrs: vec![(b"user.x".to_vec(), b"\0\xff=\n".to_vec())], ..Member::file("d/x", 0) },
@@ -193,7 +201,10 @@ mod tests {
             let entry = reader.next_entry().unwrap().unwrap();
             assert_eq!(entry.name, member.name);
             assert_eq!(entry.link_name, member.link);
-            assert_eq!((entry.mode, entry.uid, entry.gid), (member.mode.into(), member.uid.into(), member.gid.into()));
+            assert_eq!(
+                (entry.mode, entry.uid, entry.gid),
+                (member.mode.into(), member.uid.into(), member.gid.into())
+            );
             assert_eq!((entry.mtime, entry.content_len), (member.mtime, member.size));
         }
         assert!(reader.next_entry().unwrap().is_none());
