@@ -8,6 +8,7 @@
 //! - [`image`]: deterministic content that looks like programs and text, and edits of it
 //! - [`pair`]: two tars that look like two builds of one image layer
 //! - [`tree`]: extracted trees on disk
+//! - [`oci`]: whole images as bytes and layouts
 //! - [`oracle`]: running other programs within a time limit
 //! - [`http`]: a server whose answers can be spoiled; [`registry`]: a registry in memory behind it; [`forward`]: any
 //!   other registry behind it
@@ -23,6 +24,7 @@ pub mod forward;
 pub mod golden;
 pub mod http;
 pub mod image;
+pub mod oci;
 pub mod oracle;
 pub mod pair;
 pub mod registry;

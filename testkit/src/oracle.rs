@@ -19,6 +19,7 @@ use crate::Error;
 const PACKAGES: &[(&str, &str)] = &[
     ("bash", "bash"),
     ("bsdtar", "libarchive-tools"),
+    ("busybox", "busybox-static"),
     ("bzip2", "bzip2"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),

@@ -125,7 +125,7 @@ pub enum Error {
         /// The image as named.
         image: String,
         /// What was wanted.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// What there is.
         has: Vec<String>,
     },
@@ -143,7 +143,7 @@ pub enum Error {
         /// The image as named.
         image: String,
         /// Which blob of it.
-        what: String,
+        what: Box<str>,
         /// What is wrong.
         mismatch: Mismatch,
     },
@@ -199,7 +199,7 @@ pub enum Error {
         /// The image as named.
         context: String,
         /// The reason.
-        error: coracle_registry::Error,
+        error: Box<coracle_registry::Error>,
     },
     /// A service on this machine does not do what it is asked for.
     #[error("{name}: {reason}")]

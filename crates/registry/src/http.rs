@@ -273,7 +273,7 @@ impl Client {
             let answer = match sent {
                 Ok(answer) => answer,
                 Err(Error::Connect { .. })
-                    if could_be_plain && self.shared.http.speaks_plain(&host).is_none() =>
+                    if could_be_plain && self.shared.http.speaks_plain(&host) != Some(false) =>
                 {
                     let mut plain = url.clone();
                     // Never fails: both schemes are web schemes.

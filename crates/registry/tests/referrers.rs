@@ -139,7 +139,7 @@ fn writers_of_the_fallback_tag_do_not_lose_updates() {
         let mut tasks = Vec::new();
         for i in 0..4 {
             let document = artifact(&client, &repository, &image, KIND, &i.to_string()).await;
-            let (place, repository) = (std::sync::Arc::clone(&place), repository.clone());
+            let repository = repository.clone();
             tasks.push(tokio::spawn(async move {
                 let version = Version::Digest(document.digest());
                 let patient = Retry { first_wait: Duration::from_millis(100), ..settings().retry };

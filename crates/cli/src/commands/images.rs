@@ -32,6 +32,7 @@ fn variable(name: &str) -> Option<OsString> {
 pub fn environment(options: &RegistryOptions, shared: &Shared) -> Result<(Environment, Runtime), Failure> {
     let home = variable("HOME").map(PathBuf::from);
     let failed = |error: coracle_registry::Error| {
+        let error = Box::new(error);
         Failure::from(coracle_engine::Error::Registry { context: "configuration".into(), error })
     };
     let registries = registries(options, home.as_deref()).map_err(failed)?;

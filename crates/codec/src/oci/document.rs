@@ -10,6 +10,7 @@ use crate::digest::Digest;
 
 /// What a name in a registry leads to.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and most are manifests")]
 pub enum Document {
     /// One image, or an artifact in the form of one.
     Manifest(Manifest),

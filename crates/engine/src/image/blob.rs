@@ -46,7 +46,7 @@ impl Blob {
     /// The error for bytes that are not what the descriptor says.
     pub(crate) fn wrong(&self, mismatch: Mismatch) -> Error {
         let (image, what) = (self.source.name().to_owned(), self.title());
-        Error::WrongBlob { image, what, mismatch }
+        Error::WrongBlob { image, what: what.into(), mismatch }
     }
 
     /// `layer 3 (sha256:...)`.

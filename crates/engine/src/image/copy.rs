@@ -237,7 +237,11 @@ pub(super) fn choose(
                 .iter()
                 .filter_map(|entry| Some(entry.platform.as_ref()?.to_string()))
                 .collect();
-            return Err(Error::NoPlatform { image: source.name().to_owned(), wanted: platform.clone(), has });
+            return Err(Error::NoPlatform {
+                image: source.name().to_owned(),
+                wanted: Box::new(platform.clone()),
+                has,
+            });
         };
         found = entry.platform.clone().unwrap_or(found);
         document = source.document(entry)?;

@@ -281,7 +281,7 @@ fn check_diff_ids(
             Some(actual) => {
                 return Err(Error::WrongBlob {
                     image: image.to_owned(),
-                    what: format!("layer {i} ({}), uncompressed", layer.digest),
+                    what: format!("layer {i} ({}), uncompressed", layer.digest).into(),
                     mismatch: coracle_codec::oci::Mismatch::Digest { expected: *diff_id, actual },
                 });
             }
@@ -336,20 +336,25 @@ pub(super) fn decode_layer(
     };
     let mut checked = Checked::new(blob.read(0)?, blob.verifier());
     let mut out = Hashing::new(spool_file(temp_dir).map_err(temporary)?);
-    {
-        let (_, mut decoded) = compress::decoder(&mut checked, limits).map_err(decoding)?;
+    let decode = |checked: &mut Checked<_>, out: &mut Hashing<File>| -> Result<(), Error> {
+        let (_, mut decoded) = compress::decoder(checked, limits).map_err(decoding)?;
         let mut piece = vec![0; 1 << 17];
         loop {
             match decoded.read(&mut piece) {
-                Ok(0) => break,
+                Ok(0) => return Ok(()),
                 Ok(n) => out.write_all(&piece[..n]).map_err(temporary)?,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(decoding(e)),
             }
         }
+    };
+    let decoded = decode(&mut checked, &mut out);
+    // Decoders stop early, at their end or at damage; what follows belongs to the blob, too, and wrong bytes are a
+    // better reason than what they decode to.
+    if matches!(decoded, Ok(()) | Err(Error::Layer { .. })) {
+        io::copy(&mut checked, &mut io::sink()).map_err(decoding)?;
     }
-    // Decoders may stop before the end; what follows belongs to the blob, too.
-    io::copy(&mut checked, &mut io::sink()).map_err(decoding)?;
+    decoded?;
     let (mut file, diff_id, size) = out.finish();
     file.seek(SeekFrom::Start(0)).map_err(temporary)?;
     Ok((file, diff_id, size))

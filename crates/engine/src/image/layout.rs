@@ -116,7 +116,11 @@ pub(super) fn parse(
     limits: &Limits,
 ) -> Result<Document, Error> {
     let raw = Unverified::new(bytes).verify_sized(&wanted.digest, wanted.size).map_err(|mismatch| {
-        Error::WrongBlob { image: name.to_owned(), what: format!("manifest {}", wanted.digest), mismatch }
+        Error::WrongBlob {
+            image: name.to_owned(),
+            what: format!("manifest {}", wanted.digest).into(),
+            mismatch,
+        }
     })?;
     Document::parse(raw, Some(&wanted.media_type), limits)
         .map_err(|error| Error::Document { image: name.to_owned(), error })

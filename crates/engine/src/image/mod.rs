@@ -131,7 +131,7 @@ pub(crate) fn small_blob(
     }
     let blob_error = |mismatch| Error::WrongBlob {
         image: source.name().to_owned(),
-        what: format!("{what} {}", wanted.digest),
+        what: format!("{what} {}", wanted.digest).into(),
         mismatch,
     };
     let mut bytes = Vec::new();

@@ -43,9 +43,9 @@ fn translate(context: &str, error: coracle_registry::Error) -> Error {
     match error {
         coracle_registry::Error::Content { what, error } => super::blob::reading(context, &what, error),
         coracle_registry::Error::ContentMismatch { what, mismatch } => {
-            Error::WrongBlob { image: context.to_owned(), what, mismatch }
+            Error::WrongBlob { image: context.to_owned(), what: what.into(), mismatch }
         }
-        error => Error::Registry { context: context.to_owned(), error },
+        error => Error::Registry { context: context.to_owned(), error: Box::new(error) },
     }
 }
 
@@ -83,7 +83,7 @@ impl Source for RegistrySource {
         if document.raw().size() != wanted.size {
             return Err(Error::WrongBlob {
                 image: self.name.clone(),
-                what: format!("manifest {}", wanted.digest),
+                what: format!("manifest {}", wanted.digest).into(),
                 mismatch: coracle_codec::oci::Mismatch::Size {
                     expected: wanted.size,
                     actual: document.raw().size(),
@@ -97,8 +97,8 @@ impl Source for RegistrySource {
         let repository = self.reference.repository();
         let opened = self.wire.wait(&self.name, self.wire.client.blob(repository, wanted, offset));
         let stream = opened.map_err(|error| match error {
-            Error::Registry { error: coracle_registry::Error::NotFound { .. }, .. }
-                if wanted.is_foreign() =>
+            Error::Registry { error, .. }
+                if wanted.is_foreign() && matches!(*error, coracle_registry::Error::NotFound { .. }) =>
             {
                 Error::ForeignLayer {
                     image: self.name.clone(),
