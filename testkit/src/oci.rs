@@ -65,7 +65,8 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
 pub fn image(architecture: &str, layers: &[Vec<u8>], compression: Compression) -> Result<Bundle, Error> {
     let mut bundle = Bundle::default();
     let diff_ids: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
-    let history: Vec<Value> = layers.iter().map(|_| json!({ "created_by": "test" })).collect();
+    let history: Vec<Value> =
+        layers.iter().map(|_| json!({ "created": "2026-01-02T03:04:05Z", "created_by": "test" })).collect();
     let config = json!({
         "architecture": architecture, "os": "linux", "created": "2026-01-02T03:04:05Z",
         "config": { "Cmd": ["/bin/sh", "-c", "cat /version"], "Env": ["PATH=/bin"] },

@@ -23,6 +23,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("bzip2", "bzip2"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),
+    ("docker", "docker.io"),
     ("docker-registry", "docker-registry"),
     ("dockerd", "docker.io"),
     ("fsck.erofs", "erofs-utils"),

@@ -23,6 +23,9 @@ use super::Source;
 use super::docker_archive::made_up;
 use crate::{Context, Error};
 
+/// The same tree gives the same config; and umoci cannot show an image without a time.
+const CREATED: &str = "1970-01-01T00:00:00Z";
+
 /// A tree to read from.
 #[derive(Debug)]
 pub(crate) struct RootfsSource {
@@ -58,11 +61,12 @@ impl RootfsSource {
         let (out, layer_digest, size) = out.finish();
         let layer = out.into_inner().map_err(|e| temporary(e.into_error()))?;
         let mut config = json!({
+            "created": CREATED,
             "architecture": platform.architecture,
             "os": platform.os,
             "config": {},
             "rootfs": { "type": "layers", "diff_ids": [layer_digest.to_string()] },
-            "history": [{ "created_by": "coracle rootfs" }],
+            "history": [{ "created": CREATED, "created_by": "coracle rootfs" }],
         });
         if !platform.variant.is_empty() {
             config["variant"] = json!(platform.variant);
