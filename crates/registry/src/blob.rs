@@ -179,15 +179,18 @@ impl Client {
     /// # Errors
     /// [`Error`]: not being able to ask is no answer.
     pub async fn blob_exists(&self, repository: &Repository, digest: &Digest) -> Result<bool, Error> {
-        let place = self.target(repository)?;
-        let what = format!("{repository}: blob {digest}");
+        self.blob_exists_at(&self.target(repository)?, digest).await
+    }
+
+    pub(crate) async fn blob_exists_at(&self, place: &Place, digest: &Digest) -> Result<bool, Error> {
+        let what = format!("{}/{}: blob {digest}", place.registry, place.path);
         let path = format!("{}/blobs/{digest}", place.path);
         let request = Request::new(Method::HEAD, &what, To::Path(path), scope(&place.path, "pull,push"));
-        let answer = self.send(&place, &request).await?;
+        let answer = self.send(place, &request).await?;
         match answer.status() {
             StatusCode::NOT_FOUND => Ok(false),
             status if status.is_success() => Ok(true),
-            _ => Err(self.failure(answer, &what, &place).await),
+            _ => Err(self.failure(answer, &what, place).await),
         }
     }
 }

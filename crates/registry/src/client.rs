@@ -28,10 +28,11 @@ pub struct Retry {
 }
 
 impl Default for Retry {
-    /// 5 attempts, waits from 0.25 s to 10 s, up to 2 minutes if a server asks for it.
+    /// 7 attempts, waits from 0.25 s to 10 s (16 s in sum, time for a registry to restart), up to 2 minutes if a server
+    /// asks for it.
     fn default() -> Self {
         Retry {
-            attempts: 5,
+            attempts: 7,
             first_wait: Duration::from_millis(250),
             longest_wait: Duration::from_secs(10),
             longest_retry_after: Duration::from_secs(120),

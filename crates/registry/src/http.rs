@@ -1,6 +1,6 @@
 //! One request: connection, redirects, authentication, and trying again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error as _;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -19,6 +19,12 @@ use crate::{Client, Error, Settings};
 
 /// Redirects followed for one request.
 const MAX_REDIRECTS: u32 = 10;
+/// An answer to the end of an upload may take this many times as long as any other.
+pub(crate) const LAST_ANSWER: u32 = 10;
+/// Longer than any upload: those are ended when nothing moves.
+const FOR_EVER: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Attempts to connect to a host that has not answered yet.
+const UNKNOWN_HOST: u32 = 2;
 /// Bytes of an error answer that are read.
 const MAX_ERROR: usize = 64 << 10;
 
@@ -27,6 +33,8 @@ const MAX_ERROR: usize = 64 << 10;
 pub(crate) struct Http {
     clients: Mutex<HashMap<(String, bool), reqwest::Client>>,
     plain: Mutex<HashMap<String, bool>>,
+    /// Hosts that have answered.
+    reached: Mutex<HashSet<String>>,
 }
 
 /// A request that can be sent any number of times.
@@ -115,6 +123,10 @@ impl Http {
         self.plain.lock().ok()?.get(host).copied()
     }
 
+    fn was_reached(&self, host: &str) -> bool {
+        self.reached.lock().is_ok_and(|reached| reached.contains(host))
+    }
+
     fn remember(&self, host: &str, plain: bool) {
         if let Ok(mut all) = self.plain.lock() {
             all.insert(host.to_owned(), plain);
@@ -149,8 +161,15 @@ impl Client {
                 Err(error) if error.is_transient() => Some(retry.wait(attempt)),
                 _ => return result,
             };
+            // A host that never answered is more likely a wrong name than one that restarts.
+            let attempts = match &result {
+                Err(Error::Connect { host, .. }) if !self.shared.http.was_reached(host) => {
+                    retry.attempts.min(UNKNOWN_HOST)
+                }
+                _ => retry.attempts,
+            };
             match wait {
-                Some(wait) if attempt < retry.attempts => sleep(wait).await,
+                Some(wait) if attempt < attempts => sleep(wait).await,
                 _ => return result,
             }
             attempt += 1;
@@ -262,14 +281,15 @@ impl Client {
                 }
             };
             let streamed = body.take();
-            let could_be_plain = insecure && url.scheme() == "https" && streamed.is_none();
+            let is_streamed = streamed.is_some();
+            let could_be_plain = insecure && url.scheme() == "https" && !is_streamed;
             let builder = build(&url);
             let builder = match streamed {
                 // An upload takes its time; what must not happen is that nothing moves, which its feeder watches.
                 Some(streamed) => builder.body(streamed),
                 None => builder,
             };
-            let sent = self.timed(builder, request, &host).await;
+            let sent = self.timed(builder, request, &host, is_streamed).await;
             let answer = match sent {
                 Ok(answer) => answer,
                 Err(Error::Connect { .. })
@@ -278,7 +298,7 @@ impl Client {
                     let mut plain = url.clone();
                     // Never fails: both schemes are web schemes.
                     let _ = plain.set_scheme("http");
-                    let answer = self.timed(build(&plain), request, &host).await?;
+                    let answer = self.timed(build(&plain), request, &host, false).await?;
                     self.shared.http.remember(&host, true);
                     url = plain;
                     answer
@@ -323,11 +343,24 @@ impl Client {
         builder: reqwest::RequestBuilder,
         request: &Request<'_>,
         host: &str,
+        streamed: bool,
     ) -> Result<Response, Error> {
-        let streamed = request.method == Method::PUT || request.method == Method::PATCH;
-        let patience = if streamed { Duration::from_secs(24 * 3600) } else { self.settings().idle_timeout };
+        let idle = self.settings().idle_timeout;
+        let patience = match request.method {
+            _ if streamed => FOR_EVER,
+            // The registry may have to read a large blob again before it answers.
+            Method::PUT => idle * LAST_ANSWER,
+            _ => idle,
+        };
         match timeout(patience, builder.send()).await {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(answer)) => {
+                if let Ok(mut reached) = self.shared.http.reached.lock()
+                    && !reached.contains(host)
+                {
+                    reached.insert(host.to_owned());
+                }
+                Ok(answer)
+            }
             Ok(Err(error)) => Err(sending(&error, request.what, host)),
             Err(_) => Err(Error::Broken {
                 what: request.what.to_owned(),

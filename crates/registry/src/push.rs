@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use url::Url;
 
 use crate::config::Place;
-use crate::http::{Request, To, scope};
+use crate::http::{LAST_ANSWER, Request, To, scope};
 use crate::range::upload_range;
 use crate::{Client, Error};
 
@@ -24,6 +24,11 @@ const PIECES: usize = 4;
 const SMALLER_CHUNKS: u64 = 16 << 20;
 /// Bytes after which a transfer counts as making progress.
 const PROGRESS: u64 = 1 << 20;
+
+/// How often an upload may be unknown to the registry, or not where it should be, before it is the registry's last word.
+const MAX_LOSSES: u32 = 2;
+/// With a bound on bytes per second: pieces of a quarter of a second, so that something always moves.
+const PIECES_PER_SECOND: u64 = 4;
 
 /// Content that can be read from any offset, as often as needed.
 pub trait Content: Send + Sync + 'static {
@@ -194,7 +199,7 @@ impl Upload<'_> {
     /// Sends everything; gives the number of times it went on after a failure.
     async fn run(&mut self) -> Result<u32, Error> {
         let retry = self.client.settings().retry;
-        let (mut attempts, mut resumed, mut mark) = (0, 0, 0);
+        let (mut attempts, mut losses, mut resumed, mut mark) = (0, 0, 0, 0);
         loop {
             let error = match self.step().await {
                 Ok(true) => return Ok(resumed),
@@ -211,7 +216,11 @@ impl Upload<'_> {
             let too_large = matches!(error, Error::Status { status: 413, .. })
                 && self.chunk.is_none_or(|chunk| chunk > SMALLER_CHUNKS);
             let lost = matches!(&error, Error::Status { status: 400 | 416, .. } | Error::NotFound { .. });
-            if !(too_large || error.is_transient() || lost) || attempts >= retry.attempts {
+            losses += u32::from(lost);
+            if !(too_large || error.is_transient() || lost)
+                || attempts >= retry.attempts
+                || losses > MAX_LOSSES
+            {
                 return Err(error);
             }
             resumed += 1;
@@ -229,10 +238,7 @@ impl Upload<'_> {
                 }
                 _ => {
                     // It may have been the answer that was lost, and not the upload.
-                    let repository = Repository::new(&self.place.registry, &self.place.path);
-                    if let Ok(repository) = repository
-                        && self.client.blob_exists(&repository, &self.blob.digest).await.unwrap_or(false)
-                    {
+                    if self.client.blob_exists_at(&self.place, &self.blob.digest).await.unwrap_or(false) {
                         return Ok(resumed);
                     }
                     if let Err(error) = self.restart().await
@@ -354,6 +360,11 @@ impl Upload<'_> {
             from: self.offset,
             end,
             last: end == self.blob.size,
+            piece: self
+                .client
+                .settings()
+                .limit_rate
+                .map_or(PIECE as u64, |rate| (rate / PIECES_PER_SECOND).clamp(1024, PIECE as u64)),
             pieces,
         };
         let told = Arc::clone(&fault);
@@ -403,7 +414,6 @@ impl Upload<'_> {
     /// Ends, with an error, when nothing has moved for `idle`. After the last byte the registry gets more time: it may
     /// have to read everything again.
     async fn watch(&self, idle: std::time::Duration) -> Error {
-        const LAST_ANSWER: u32 = 10;
         let passed = || self.verifier.lock().map_or(0, |verifier| verifier.passed());
         let (mut seen, mut still) = (passed(), 0);
         loop {
@@ -433,6 +443,8 @@ struct Feeder {
     end: u64,
     /// Whether the blob ends here.
     last: bool,
+    /// Bytes read and handed on at once.
+    piece: u64,
     pieces: mpsc::Sender<Result<Bytes, io::Error>>,
 }
 
@@ -449,7 +461,7 @@ impl Feeder {
         drop(verifier);
         let mut input = self.content.open(at).map_err(failed)?;
         while at < self.end {
-            let want = (PIECE as u64).min(self.end - at);
+            let want = self.piece.min(self.end - at);
             let want = if at < self.from { want.min(self.from - at) } else { want };
             let mut piece = vec![0; want as usize];
             let read = read_full(&mut input, &mut piece).map_err(failed)?;
