@@ -220,6 +220,8 @@ impl Authority {
 pub struct Engine {
     socket: PathBuf,
     running: Option<Running>,
+    /// Where it keeps its data: dockerd mounts it on itself and leaves it so.
+    data: PathBuf,
 }
 
 impl Engine {
@@ -263,7 +265,8 @@ impl Engine {
         let mut running = start(&mut command, Input::Nothing)?;
         let at = socket.clone();
         wait_for(&mut running, what, || answers(&at))?;
-        Ok(Engine { socket, running: Some(running) })
+        let data = socket.with_file_name("data");
+        Ok(Engine { socket, running: Some(running), data })
     }
 
     /// The socket.
@@ -290,6 +293,10 @@ impl Drop for Engine {
             && running.signal(Signal::TERM).is_ok()
         {
             let _ = running.wait(PATIENCE);
+        }
+        if let Ok(umount) = tool("umount") {
+            // Says so if there is nothing to unmount.
+            let _ = crate::oracle::run_bounded(Command::new(umount).arg(&self.data), PATIENCE);
         }
     }
 }

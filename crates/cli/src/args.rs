@@ -45,8 +45,8 @@ pub enum Command {
     Explain(Explain),
     /// Copy an image, or an index with all its images.
     ///
-    /// Images are named as in containers-transports(5): docker://NAME (also without docker://), oci:PATH[:NAME],
-    /// oci-archive:PATH[:NAME], docker-archive:PATH[:NAME], dir:PATH, docker-daemon:NAME, containers-storage:NAME, and
+    /// Images are named as in containers-transports(5): docker://NAME, or just NAME, in a registry; oci:PATH or
+    /// oci:PATH:NAME; oci-archive:PATH; docker-archive:PATH; dir:PATH; docker-daemon:NAME; containers-storage:NAME; and
     /// rootfs:PATH for a tree of files, which can only be a source. Manifests are copied byte for byte, so digests are
     /// kept; where the destination cannot keep them, that is said. What was interrupted goes on when it is run again.
     Copy(Copy),

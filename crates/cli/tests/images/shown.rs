@@ -1,6 +1,6 @@
 //! What `copy` and `inspect` print: objects with the documented keys (`docs/cli/json.md`), text, codes.
 
-use coracle_testkit::oci::{Compression, image, index, layers};
+use coracle_testkit::oci::{Compression, digest, image, index, layers};
 
 use crate::json::check_keys;
 use crate::place::Place;
@@ -106,4 +106,37 @@ fn failures() {
         coracle_testkit::oracle::run_bounded(program.env("PATH", "/nonexistent"), crate::place::LIMIT);
     place.check_failure(&crate::place::Ran::new("", output.unwrap()), 10, "skopeo is not installed");
     place.check_unchanged("a missing program", &before);
+}
+
+/// What is damaged or hostile: the kind, which image and layer, and what to do.
+#[test]
+fn hostile_images_are_explained() {
+    let place = place();
+    let bundle = image("amd64", &layers(), Compression::Gzip).unwrap();
+    let layer = digest(&bundle.blobs[1]);
+    let path = place.path("in/one/blobs/sha256").join(&layer[7..]);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[20] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    for to in ["oci:out/x:y", "dir:out/d", "oci-archive:out/x.tar:y", "docker-archive:out/d.tar:x:y"] {
+        let ran = place.run(&format!("copy oci:in/one:x {to}"));
+        place.check_failure(&ran, 5, "oci:in/one:x: layer 1");
+        assert!(ran.stderr.contains(&layer) && ran.stderr.contains("hint: "), "{ran:?}");
+        for made in ["out/x/index.json", "out/d/manifest.json", "out/x.tar", "out/d.tar"] {
+            assert!(!place.path(made).exists(), "{made}");
+        }
+    }
+    let (manifest, index) = ("in/hostile/manifest.json", "in/hostile/version");
+    std::fs::create_dir(place.path("in/hostile")).unwrap();
+    place.put(index, "Directory Transport Version: 1.1\n");
+    let text = String::from_utf8(bundle.root.1).unwrap();
+    let large = text.replacen("\"size\":", "\"size\":9999999999999", 1);
+    let deep = text.replacen('{', &format!("{{\"x\":{}{},", "[".repeat(99), "]".repeat(99)), 1);
+    let both = text.replacen('{', "{\"manifests\":[],", 1);
+    for (bad, code, message) in [(large, 6, "size"), (deep, 6, "nested"), (both, 4, "members of a manifest")]
+    {
+        place.put(manifest, bad);
+        let told = place.fails("copy dir:in/hostile oci-archive:out/y.tar", code, message);
+        assert!(told.contains("dir:in/hostile") && told.contains("do not trust"), "{told}");
+    }
 }

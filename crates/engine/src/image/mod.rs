@@ -16,7 +16,7 @@
 //! asynchronous client from there.
 //!
 //! Nothing that a source gives is believed: documents are compared before they are parsed, blobs while they pass
-//! ([`blob`]), and a destination publishes a blob only after the last byte of it was compared.
+//! (`blob`), and a destination publishes a blob only after the last byte of it was compared.
 
 mod archive;
 mod blob;
