@@ -475,6 +475,9 @@ impl Feeder {
             if read == 0 || (self.last && at == self.end) {
                 // Before the last piece goes out: a blob that is not right must not become whole.
                 verifier.finish().map_err(wrong)?;
+                if read_full(&mut input, &mut [0]).map_err(failed)? > 0 {
+                    return Err(wrong(Mismatch::Size { expected: at, actual: at + 1 }));
+                }
             }
             drop(verifier);
             if at > self.from && self.pieces.blocking_send(Ok(piece.into())).is_err() {
