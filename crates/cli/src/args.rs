@@ -112,6 +112,9 @@ pub struct Diff {
     /// Version of the format
     #[arg(long, value_enum, default_value = "v1")]
     pub format: Format,
+    /// Work to put into a smaller delta: 1 is the least, 9 the most
+    #[arg(long, value_name = "1..9", value_parser = clap::value_parser!(u8).range(1..=9), default_value_t = 5)]
+    pub effort: u8,
     /// Window of the delta's stream: a power of two up to 128MiB. Applying takes the window and 48 MiB
     #[arg(long, value_name = "SIZE", value_parser = size::parse_window, default_value = "8MiB")]
     pub window: u32,
