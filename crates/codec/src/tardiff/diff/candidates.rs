@@ -200,17 +200,18 @@ fn open_cost(path: &[u8], just_written: bool) -> u64 {
     if just_written { 12 } else { path.len() as u64 + 4 }
 }
 
-/// Windows of a file, ascending, joined, at most `budget` bytes: first those at about the place that the new content has in its own
-/// file, as far as half the budget, then those with most votes and their neighbours.
+/// Windows of a file, ascending, joined, at most `budget` bytes: those with most votes and their neighbours, but from
+/// half the budget on first those at the place that the new content has in its own file.
 fn best_windows(votes: &Votes, wanted: &Range<u64>, size: u64, budget: u64) -> Vec<Range<u64>> {
-    const MARGIN: u64 = 1 << 20;
-    let near = wanted.start.saturating_sub(MARGIN)..(wanted.end + MARGIN).min(size);
-    let near = SampleIndex::place(near.start)..SampleIndex::place(near.end);
+    let margin = budget / 16;
+    let near = wanted.start.saturating_sub(margin)..(wanted.end + margin).min(size);
+    let near = SampleIndex::place(near.start)..SampleIndex::place(near.end) + 1;
     let mut order: Vec<(u32, u32)> = votes.places.iter().map(|&(place, n)| (n, place)).collect();
     order.sort_by_key(|&(n, place)| (std::cmp::Reverse(n), place));
+    let voted = order.iter().flat_map(|&(_, p)| [p, p.saturating_add(1), p.saturating_sub(1)]);
     let half = ((budget / 2) >> SampleIndex::PLACE_LOG) as usize;
-    let around =
-        near.take(half).chain(order.iter().flat_map(|&(_, p)| [p, p.saturating_add(1), p.saturating_sub(1)]));
+    let mut first = std::collections::HashSet::new();
+    let around = voted.clone().filter(|&p| first.insert(p)).take(half).chain(near).chain(voted);
     let mut taken = std::collections::BTreeSet::new();
     let mut left = budget;
     for place in around {
