@@ -8,7 +8,11 @@
 //! - [`image`]: deterministic content that looks like programs and text, and edits of it
 //! - [`pair`]: two tars that look like two builds of one image layer
 //! - [`tree`]: extracted trees on disk
+//! - [`oci`]: whole images as bytes and layouts
 //! - [`oracle`]: running other programs within a time limit
+//! - [`http`]: a server whose answers can be spoiled; [`registry`]: a registry in memory behind it; [`forward`]: any
+//!   other registry behind it
+//! - [`service`]: docker-registry, dockerd and containerd, started for one test
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,10 +20,15 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+pub mod forward;
 pub mod golden;
+pub mod http;
 pub mod image;
+pub mod oci;
 pub mod oracle;
 pub mod pair;
+pub mod registry;
+pub mod service;
 pub mod tar_builder;
 pub mod tree;
 

@@ -122,3 +122,16 @@ fn external_cases_load_as_well() {
         }
     }
 }
+
+#[test]
+fn documents() {
+    let cases = Golden::built_in().cases::<serde_json::Value>("oci").unwrap();
+    assert_eq!(cases.len(), 46);
+    for case in &cases {
+        let fact: FileFact = serde_json::from_value(case.json["inputs"]["document"].clone()).unwrap();
+        check_file(case, &fact);
+        let expects = ["expect", "expect_error"].map(|key| case.json.get(key).is_some());
+        assert!(expects[0] != expects[1], "{}: either good or bad", case.name);
+        assert_eq!(expects[1], case.name.starts_with("bad-"), "{}", case.name);
+    }
+}

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use coracle_codec::digest::Digest;
+use coracle_codec::oci::Platform;
 
 use crate::size;
 
@@ -32,13 +33,23 @@ pub enum Command {
     /// uncompressed archive (a layer's diff_id) wherever you know it. OUT appears only when it is complete and as
     /// expected; `-` streams to standard output.
     Patch(Patch),
-    /// Show what a delta or an archive holds.
+    /// Show what a delta, an archive or an image holds.
+    ///
+    /// X is a file or the name of an image, as for `copy`; a name that begins with a transport or, if there is no such
+    /// file, with a host is one of an image.
     Inspect(Inspect),
     /// Show which files of the new archive cost how many bytes of a delta.
     ///
     /// OLD is one directory or the old archives in order. The cost of a file is an estimate: what its operations add
     /// to a compressed stream, scaled so that all files together give the exact size of the delta.
     Explain(Explain),
+    /// Copy an image, or an index with all its images.
+    ///
+    /// Images are named as in containers-transports(5): docker://NAME, or just NAME, in a registry; oci:PATH or
+    /// oci:PATH:NAME; oci-archive:PATH; docker-archive:PATH; dir:PATH; docker-daemon:NAME; containers-storage:NAME; and
+    /// rootfs:PATH for a tree of files, which can only be a source. Manifests are copied byte for byte, so digests are
+    /// kept; where the destination cannot keep them, that is said. What was interrupted goes on when it is run again.
+    Copy(Copy),
 }
 
 impl Command {
@@ -49,6 +60,7 @@ impl Command {
             Command::Patch(a) => a.shared.json,
             Command::Inspect(a) => a.shared.json,
             Command::Explain(a) => a.shared.json,
+            Command::Copy(a) => a.shared.json,
         }
     }
 }
@@ -152,14 +164,59 @@ pub struct Patch {
 
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// A delta or an archive
+    /// A delta, an archive, or the name of an image
     #[arg(value_name = "X")]
     pub path: PathBuf,
     /// Show all source files, not only the ones used most
     #[arg(long)]
     pub all: bool,
+    /// Of an index show the image for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<Platform>,
+    #[command(flatten)]
+    pub registry: RegistryOptions,
     #[command(flatten)]
     pub shared: Shared,
+}
+
+#[derive(Debug, Args)]
+pub struct Copy {
+    /// The image to copy
+    #[arg(value_name = "SRC")]
+    pub source: String,
+    /// Where to, and under which name
+    #[arg(value_name = "DST")]
+    pub destination: String,
+    /// Of an index only the image for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<Platform>,
+    /// Blobs copied at the same time
+    #[arg(long, value_name = "N", default_value = "4")]
+    pub jobs: NonZeroUsize,
+    #[command(flatten)]
+    pub registry: RegistryOptions,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+/// Options of commands that may ask a registry.
+#[derive(Debug, Args)]
+pub struct RegistryOptions {
+    /// Bytes per second from and to registries, all transfers together
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub limit_rate: Option<u64>,
+    /// Credentials, instead of $REGISTRY_AUTH_FILE and the usual auth.json and config.json
+    #[arg(long, value_name = "FILE")]
+    pub authfile: Option<PathBuf>,
+    /// Registries and mirrors, instead of the usual registries.conf and its drop-ins
+    #[arg(long, value_name = "FILE")]
+    pub registries_conf: Option<PathBuf>,
+    /// Certificates (*.crt, *.cert, *.key) for all registries, besides those in certs.d
+    #[arg(long, value_name = "DIR")]
+    pub cert_dir: Option<PathBuf>,
+    /// With false, registries may have any certificate, or speak plain HTTP
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub tls_verify: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use coracle_codec::source::OpenError;
-use coracle_codec::{compress, tar, tardiff};
+use coracle_codec::{compress, oci, tar, tardiff};
 use coracle_engine::Error;
 use serde::Serialize;
 
@@ -28,6 +28,12 @@ pub enum Kind {
     Limit,
     /// An output cannot be written.
     Output,
+    /// A registry or another service cannot be reached or does not work.
+    Network,
+    /// Credentials are missing, wrong, or not enough.
+    Auth,
+    /// A program or service of this machine is missing or failed.
+    Tool,
     /// A fault of Coracle itself.
     Internal,
     /// A signal asked for the end.
@@ -44,6 +50,9 @@ impl Kind {
             Kind::Integrity => 5,
             Kind::Limit => 6,
             Kind::Output => 7,
+            Kind::Network => 8,
+            Kind::Auth => 9,
+            Kind::Tool => 10,
             Kind::Internal => 70,
             Kind::Interrupted => 128 + signal.unwrap_or(2) as u8,
         }
@@ -177,7 +186,80 @@ fn classify(error: &Error) -> (Kind, Option<&'static str>) {
         Error::UnknownFile(_) => {
             (Kind::Format, Some("known are tar archives, compressed or not, and tar-diff deltas"))
         }
+        Error::ImageName { .. } => {
+            (Kind::Usage, Some("write TRANSPORT:NAME, such as docker://quay.io/x:tag or oci:DIR"))
+        }
+        Error::NoSuchImage { .. } => (Kind::Input, Some("name one that is there")),
+        Error::NoPlatform { .. } => (Kind::Input, Some("choose another with --platform")),
+        Error::Document { error, .. } => document(error),
+        Error::WrongBlob { .. } => {
+            (Kind::Integrity, Some("the source is damaged or lies; fetch it anew or from elsewhere"))
+        }
+        Error::ReadBlob { .. } => (Kind::Input, None),
+        Error::Layer { error, .. } => compressed(error),
+        Error::ForeignLayer { .. } => (
+            Kind::Input,
+            Some("addresses in manifests are never followed; push the layer to the registry first"),
+        ),
+        Error::BadImage { .. } => (Kind::Format, Some("the image is incomplete or damaged; fetch it anew")),
+        Error::Unsupported { .. } => (Kind::Usage, Some("choose another source or destination")),
+        Error::Registry { error, .. } => registry(error),
+        Error::Service { .. } => (Kind::Tool, Some("is it running, and may you use it? see $DOCKER_HOST")),
+        Error::MissingProgram { .. } => {
+            (Kind::Tool, Some("install it, or use another transport, such as oci:"))
+        }
+        Error::Program { .. } => (Kind::Tool, None),
         Error::Cancelled => (Kind::Interrupted, None),
+        _ => (Kind::Other, None),
+    }
+}
+
+fn document(error: &oci::Error) -> (Kind, Option<&'static str>) {
+    use oci::Error as E;
+    match error {
+        E::TooLarge { .. } | E::TooManyEntries(_) | E::TooManyValues(_) | E::TooDeep(_) | E::Size { .. } => {
+            (Kind::Limit, Some("no ordinary image is like this; do not trust where it comes from"))
+        }
+        E::SchemaOne => (Kind::Format, Some("push the image again with a program of this decade")),
+        E::Ambiguous | E::DuplicateKey(_) | E::MediaType { .. } => {
+            (Kind::Format, Some("programs would differ on what it says; do not trust where it comes from"))
+        }
+        _ => (Kind::Format, Some("is it the manifest of an image?")),
+    }
+}
+
+fn registry(error: &coracle_registry::Error) -> (Kind, Option<&'static str>) {
+    use coracle_registry::Error as E;
+    match error {
+        E::Connect { tls: true, .. } => (
+            Kind::Network,
+            Some(
+                "add its authority to certs.d or --cert-dir; without TLS: mark it insecure in registries.conf",
+            ),
+        ),
+        E::Connect { .. } => (Kind::Network, Some("check the name and the network; mirrors were tried, too")),
+        E::Broken { .. } => (Kind::Network, Some("run it again: what is there is not fetched twice")),
+        E::NotFound { .. } => (Kind::Input, Some("check name and tag")),
+        E::Unauthorized { .. } => {
+            (Kind::Auth, Some("log in, for example with podman login, or give --authfile"))
+        }
+        E::Denied { .. } => (Kind::Auth, Some("the account may not do this; ask who runs the registry")),
+        E::RateLimited { .. } => (Kind::Network, Some("wait, or log in to be allowed more")),
+        E::Status { .. } | E::Protocol { .. } | E::Contended { .. } => {
+            (Kind::Network, Some("try again later"))
+        }
+        E::Redirect { .. } => {
+            (Kind::Network, Some("the registry, or something before it, is set up wrongly"))
+        }
+        E::Mismatch { .. } => (Kind::Integrity, Some("the registry or a mirror is damaged or lies")),
+        E::Document { error, .. } => document(error),
+        E::Blocked { .. } => {
+            (Kind::Auth, Some("whoever set up this machine does not want this registry used"))
+        }
+        E::Config { .. } => (Kind::Usage, Some("mend the file; it is never passed over")),
+        E::Helper { .. } => (Kind::Auth, Some("is the credential helper installed and unlocked?")),
+        E::Content { .. } => (Kind::Input, None),
+        E::ContentMismatch { .. } => (Kind::Integrity, None),
         _ => (Kind::Other, None),
     }
 }

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::Patch(args) => commands::patch::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Explain(args) => commands::explain::run(&args),
+        Command::Copy(args) => commands::copy::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,7 +10,7 @@ const OPERATIONS: [&str; 6] = ["ADD", "COPY", "DATA", "OPEN", "SEEK", "ZSTDDICT"
 const COST: [&str; 3] = ["cpu_seconds", "peak_rss_bytes", "seconds"];
 
 #[track_caller]
-fn check_keys(value: &Value, keys: &[&str]) {
+pub fn check_keys(value: &Value, keys: &[&str]) {
     let mut want = keys.to_vec();
     want.sort_unstable();
     let mut found: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();

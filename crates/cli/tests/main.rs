@@ -9,6 +9,7 @@ mod archives;
 mod damaged;
 mod disk;
 mod hostile;
+mod images;
 mod json;
 mod long;
 mod options;

@@ -11,12 +11,14 @@
 //! | [`compress`] | gzip, zstd, bzip2 and xz by magic, bounded |
 //! | [`source`] | where old files come from: the trait, and tars as an implementation |
 //! | [`matching`] | suffix arrays, approximate matching, sampled rolling hash, pairing of files |
+//! | [`oci`] | images as documents: descriptors, manifests, indexes, configs, references, platforms |
 //! | [`tardiff`] | tar-diff v1 and v2: reader, applier, writer, accounting |
 
 pub mod compress;
 pub mod digest;
 pub mod matching;
 pub mod observe;
+pub mod oci;
 mod read_at;
 pub mod source;
 pub mod tar;

@@ -16,6 +16,8 @@ pub enum Stage {
     Verify,
     /// Applying a delta.
     Apply,
+    /// Copying the blobs of an image.
+    Copy,
 }
 
 impl Stage {
@@ -28,6 +30,7 @@ impl Stage {
             Stage::Diff => "diff",
             Stage::Verify => "verify",
             Stage::Apply => "apply",
+            Stage::Copy => "copy",
         }
     }
 }

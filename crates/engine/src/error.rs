@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use coracle_codec::digest::Digest;
+use coracle_codec::oci::{self, Mismatch, Platform};
 use coracle_codec::tardiff::{self, DiffError, ExplainError};
 use coracle_codec::{compress, tar};
 use coracle_sys::wait::is_stopped;
@@ -102,6 +103,130 @@ pub enum Error {
     /// An input is of no known kind.
     #[error("{}: neither a delta nor an archive", .0.display())]
     UnknownFile(PathBuf),
+    /// A text is no name of an image.
+    #[error("{text:?} is no image name: {reason}")]
+    ImageName {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The place is there, but no image of that name in it.
+    #[error("{image}: no such image: {reason}")]
+    NoSuchImage {
+        /// The image as named.
+        image: String,
+        /// What there is instead.
+        reason: String,
+    },
+    /// An index has no image for a platform.
+    #[error("{image}: no image for {wanted}; there are: {}", has.join(", "))]
+    NoPlatform {
+        /// The image as named.
+        image: String,
+        /// What was wanted.
+        wanted: Box<Platform>,
+        /// What there is.
+        has: Vec<String>,
+    },
+    /// A manifest, index or config cannot be used.
+    #[error("{image}: {error}")]
+    Document {
+        /// The image as named.
+        image: String,
+        /// The reason.
+        error: oci::Error,
+    },
+    /// A blob or manifest has other bytes than its descriptor says.
+    #[error("{image}: {what}: {mismatch}")]
+    WrongBlob {
+        /// The image as named.
+        image: String,
+        /// Which blob of it.
+        what: Box<str>,
+        /// What is wrong.
+        mismatch: Mismatch,
+    },
+    /// A blob cannot be read.
+    #[error("{image}: {what}: {error}")]
+    ReadBlob {
+        /// The image as named.
+        image: String,
+        /// Which blob of it.
+        what: String,
+        /// The reason.
+        error: io::Error,
+    },
+    /// A layer cannot be decoded.
+    #[error("{image}: {what}: {error}")]
+    Layer {
+        /// The image as named.
+        image: String,
+        /// Which layer.
+        what: String,
+        /// The reason.
+        error: compress::Error,
+    },
+    /// A layer that the registry does not have, since it is to be fetched from elsewhere.
+    #[error("{image}: layer {layer} is not in the registry but at {}", if urls.is_empty() { "no place it names".into() } else { urls.join(", ") })]
+    ForeignLayer {
+        /// The image as named.
+        image: String,
+        /// Its digest.
+        layer: Digest,
+        /// Where its author says it is. Never followed.
+        urls: Vec<String>,
+    },
+    /// An image, or the place it is in, is put together wrongly.
+    #[error("{image}: {reason}")]
+    BadImage {
+        /// The image as named.
+        image: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Something that the place or the program cannot do.
+    #[error("{image}: {reason}")]
+    Unsupported {
+        /// The image as named.
+        image: String,
+        /// What, and why not.
+        reason: String,
+    },
+    /// A registry could not be asked, or refused.
+    #[error("{context}: {error}")]
+    Registry {
+        /// The image as named.
+        context: String,
+        /// The reason.
+        error: Box<coracle_registry::Error>,
+    },
+    /// A service on this machine does not do what it is asked for.
+    #[error("{name}: {reason}")]
+    Service {
+        /// Which service, and where.
+        name: String,
+        /// What it says.
+        reason: String,
+    },
+    /// A program that a transport needs is not installed.
+    #[error("{image}: the program {program} is not installed")]
+    MissingProgram {
+        /// Its name.
+        program: String,
+        /// The image as named.
+        image: String,
+    },
+    /// A program that a transport needs failed.
+    #[error("{image}: {program}: {reason}")]
+    Program {
+        /// Its name.
+        program: String,
+        /// The image as named.
+        image: String,
+        /// What it said.
+        reason: String,
+    },
     /// The observer asked to stop.
     #[error("interrupted")]
     Cancelled,

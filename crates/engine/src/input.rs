@@ -73,6 +73,12 @@ impl Archive {
         })
     }
 
+    /// An archive of `len` uncompressed bytes that is already in a file of ours.
+    pub(crate) fn of_file(path: &Path, file: File, len: u64) -> Self {
+        let content = FileBytes { file, len };
+        Archive { path: path.into(), stored_bytes: len, compression: Compression::None, content }
+    }
+
     /// The uncompressed bytes.
     pub fn bytes(&self) -> &dyn ReadAt {
         &self.content

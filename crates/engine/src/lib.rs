@@ -6,6 +6,7 @@
 //! | [`patch`](mod@patch) | a delta and a source in, the new tar out, published only when complete and verified |
 //! | [`inspect`](mod@inspect) | what a delta or an archive holds |
 //! | [`explain`](mod@explain) | what each file of the new archive costs in a delta |
+//! | [`image`] | whole images: every transport, copying, what an image holds |
 //!
 //! The other modules are what these share: [`input`] opens archives and lets them be read at any offset, [`output`]
 //! publishes last, [`source`] finds old files in a directory tree or in archives.
@@ -14,6 +15,7 @@ pub mod diff;
 mod error;
 pub mod explain;
 mod hashed;
+pub mod image;
 pub mod input;
 pub mod inspect;
 pub mod output;

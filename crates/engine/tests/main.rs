@@ -1,8 +1,9 @@
-//! The engine on real files: golden deltas, cancellation, inputs that change.
+//! The engine on real files: golden deltas, cancellation, inputs that change; and on whole images.
 #![allow(missing_docs)]
 
 mod cancelled;
 mod changed;
 mod described;
 mod golden;
+mod images;
 mod place;

@@ -2,7 +2,7 @@
 //!
 //! Everything that depends on how the kernel behaves is here, and nothing else: opening a file beneath a
 //! directory that somebody else wrote ([`beneath`]), output that appears only when it is complete
-//! ([`publish`]), unnamed temporary files ([`spool`]), facts about files and file systems ([`mod@file`]), what the
+//! ([`publish`]), unnamed temporary files ([`spool`]), files to go on with ([`resume`]), facts about files and file systems ([`mod@file`]), what the
 //! process used so far ([`usage`]), signals ([`interrupt`]) and waiting for input ([`wait`]).
 //!
 //! The crate knows no format and depends on no other crate of the workspace. It has no `unsafe` code: the
@@ -12,6 +12,7 @@ pub mod beneath;
 pub mod file;
 pub mod interrupt;
 pub mod publish;
+pub mod resume;
 pub mod spool;
 pub mod usage;
 pub mod wait;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -21,6 +21,15 @@ pub fn spool_file(dir: &Path) -> io::Result<File> {
         Err(error) if lacks_tmpfile(error) => tempfile::tempfile_in(dir),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Makes an empty folder in `dir` that only its owner may enter, for programs that want names. Whoever asked for it
+/// removes it.
+///
+/// # Errors
+/// As [`spool_file`].
+pub fn temp_folder(dir: &Path) -> io::Result<PathBuf> {
+    Ok(tempfile::Builder::new().prefix(".coracle").tempdir_in(dir)?.keep())
 }
 
 /// Whether `error` is one of the answers of a kernel or file system that does not know `O_TMPFILE`.

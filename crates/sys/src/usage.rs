@@ -35,6 +35,11 @@ fn parse_peak(status: &str) -> u64 {
         .map_or(0, |kib| kib.saturating_mul(1024))
 }
 
+/// The number of the user that this process runs as.
+pub fn user_id() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,12 +9,14 @@
 //! |---|---|---|
 //! | [`tar_read`] | `tar::Reader`, `source::Tree`, `source::TarSource` | the bytes of the archive |
 //! | [`compress_detect`] | `compress::decoder` | a second run over small pieces, and its bounds |
+//! | [`oci_parse`] | `oci::Document`, `oci::ImageConfig`, `oci::Reference`, `oci::Platform` | a second run, other bounds, their own print |
 //! | [`tardiff_parse`] | `tardiff::OpReader` | [`model::parse`] |
 //! | [`tardiff_apply`] | `tardiff::apply` | [`model::apply`] |
 
 mod compress;
 mod frame;
 pub mod model;
+mod oci;
 mod pieces;
 mod tar;
 mod tardiff;
@@ -22,6 +24,7 @@ pub mod tree;
 
 pub use compress::compress_detect;
 pub use frame::stored_frame;
+pub use oci::oci_parse;
 pub use tar::tar_read;
 pub use tardiff::{tardiff_apply, tardiff_parse};
 
@@ -29,9 +32,10 @@ pub use tardiff::{tardiff_apply, tardiff_parse};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 4] = [
+pub const TARGETS: [(&str, Target); 5] = [
     ("tar_read", tar_read),
     ("compress_detect", compress_detect),
+    ("oci_parse", oci_parse),
     ("tardiff_parse", tardiff_parse),
     ("tardiff_apply", tardiff_apply),
 ];

@@ -1,5 +1,8 @@
 //! `coracle inspect`.
 
+use std::path::Path;
+
+use coracle_engine::image::ImageName;
 use coracle_engine::inspect::{Contents, Delta, Inspection, SourceUse, run as look};
 use serde_json::json;
 
@@ -14,6 +17,9 @@ const SHOWN: usize = 20;
 
 /// Shows what a file holds.
 pub fn run(args: &Inspect) -> Result<(), Failure> {
+    if let Some(image) = args.path.to_str().filter(|text| names_image(text)) {
+        return super::inspect_image::run(args, image);
+    }
     let limits = delta_limits(&args.shared, FULL_MEMORY);
     let found = watched(&args.shared, false, |context| {
         look(&args.path, &limits, archive_limits(&args.shared), context)
@@ -27,6 +33,17 @@ pub fn run(args: &Inspect) -> Result<(), Failure> {
         (Inspection::Archive(contents), false) => archive_text(&path, contents),
     };
     print(&text)
+}
+
+/// Whether `text` is the name of an image and not the path of a file: it begins with a transport, or no such file is
+/// there and it begins with a host.
+fn names_image(text: &str) -> bool {
+    if ImageName::has_transport(text) {
+        return true;
+    }
+    let host = text.split_once('/').map_or("", |(host, _)| host);
+    let is_host = host == "localhost" || (host.contains(['.', ':']) && !host.starts_with('.'));
+    is_host && !Path::new(text).exists()
 }
 
 fn delta_json(path: &str, d: &Delta) -> String {

@@ -1,8 +1,11 @@
 //! One module a command: arguments to request, result to text or JSON.
 
+pub mod copy;
 pub mod diff;
 pub mod explain;
+pub mod images;
 pub mod inspect;
+pub mod inspect_image;
 pub mod patch;
 
 use std::io::{self, Write};

@@ -7,7 +7,7 @@ mod zstd;
 
 pub use zstd::{FrameEnd, Tuning, ZstdReader, ZstdWriter, ZstdWriterOptions, zstd_size};
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 
 /// Bytes that [`detect`] wants to see.
 pub const MAGIC_LEN: usize = 10;
@@ -91,6 +91,35 @@ impl From<Error> for io::Error {
             _ => io::ErrorKind::InvalidData,
         };
         io::Error::new(kind, e)
+    }
+}
+
+/// Compresses with gzip, level 6, without a name or a time: the same bytes give the same stream.
+#[derive(Debug)]
+pub struct GzipWriter<W: Write>(flate2::write::GzEncoder<W>);
+
+impl<W: Write> GzipWriter<W> {
+    /// A stream into `out`.
+    pub fn new(out: W) -> Self {
+        GzipWriter(flate2::write::GzEncoder::new(out, flate2::Compression::new(6)))
+    }
+
+    /// Ends the stream.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn finish(self) -> io::Result<W> {
+        self.0.finish()
+    }
+}
+
+impl<W: Write> Write for GzipWriter<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -180,10 +209,9 @@ impl<R> Bounded<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     fn gzip(data: &[u8]) -> Vec<u8> {
-        let mut w = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        let mut w = GzipWriter::new(Vec::new());
         w.write_all(data).unwrap();
         w.finish().unwrap()
     }

@@ -13,6 +13,7 @@ mod block;
 mod pax;
 mod reader;
 mod sparse;
+pub mod write;
 
 pub use reader::{Entry, Kind, Limits, Reader};
 pub use sparse::{Fragment, SparseMap, expand};

@@ -4,6 +4,7 @@
 //! `seed-...`; minimising a corpus gives them other names.
 
 mod deltas;
+mod documents;
 mod streams;
 mod tars;
 mod xz;
@@ -27,6 +28,7 @@ fn main() -> Outcome {
     for (target, seeds) in [
         ("tar_read", tars::seeds()?),
         ("compress_detect", streams::seeds()?),
+        ("oci_parse", documents::seeds()?),
         ("tardiff_parse", deltas.clone()),
         ("tardiff_apply", deltas),
     ] {

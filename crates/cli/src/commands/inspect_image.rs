@@ -1,0 +1,129 @@
+//! `coracle inspect` of images.
+
+use std::collections::BTreeMap;
+
+use coracle_codec::oci::Descriptor;
+use coracle_engine::image::show::{Content, Image, Shown, run as look};
+use serde_json::{Value, json};
+
+use super::images::{environment, image_name};
+use super::{print, watched};
+use crate::args::Inspect;
+use crate::failure::Failure;
+use crate::size::grouped;
+use crate::table::{Align, render};
+
+/// Shows an image.
+pub fn run(args: &Inspect, name: &str) -> Result<(), Failure> {
+    let image = image_name(name)?;
+    let (environment, _runtime) = environment(&args.registry, &args.shared)?;
+    let shown =
+        watched(&args.shared, false, |context| look(&image, args.platform.as_ref(), &environment, context))?;
+    let name = image.to_string();
+    print(&if args.shared.json { as_json(&name, &shown) } else { as_text(&name, &shown) })
+}
+
+fn descriptor(of: &Descriptor) -> Value {
+    json!({
+        "media_type": of.media_type,
+        "digest": of.digest.to_string(),
+        "bytes": of.size,
+        "artifact_type": of.artifact_type,
+        "platform": of.platform.as_ref().map(ToString::to_string),
+        "annotations": of.annotations,
+    })
+}
+
+fn as_json(name: &str, shown: &Shown) -> String {
+    let mut out = json!({
+        "kind": "image",
+        "name": name,
+        "digest": shown.digest.to_string(),
+        "media_type": shown.media_type,
+        "made_up": shown.made_up,
+    });
+    match &shown.content {
+        Content::Index { entries, annotations } => {
+            out["kind"] = json!("index");
+            out["manifests"] = entries.iter().map(descriptor).collect();
+            out["annotations"] = json!(annotations);
+        }
+        Content::Image(image) => {
+            let layers = image.layers.iter().enumerate().map(|(i, layer)| {
+                let mut value = descriptor(layer);
+                value["diff_id"] = json!(image.diff_ids.get(i).map(ToString::to_string));
+                value
+            });
+            out["platform"] = json!(image.platform.as_ref().map(ToString::to_string));
+            out["created"] = json!(image.created);
+            out["artifact_type"] = json!(image.artifact_type);
+            out["config"] = descriptor(&image.config);
+            out["layers"] = layers.collect();
+            out["subject"] = json!(image.subject.as_ref().map(descriptor));
+            out["annotations"] = json!(image.annotations);
+        }
+    }
+    out.to_string()
+}
+
+fn as_text(name: &str, shown: &Shown) -> String {
+    let mut out = format!("{}\ndigest: {}\n", clean(name), shown.digest);
+    if let Some(reason) = shown.made_up {
+        out += &format!("note: the manifest is new: {reason}\n");
+    }
+    out += &format!("type: {}\n", clean(&shown.media_type));
+    match &shown.content {
+        Content::Image(image) => out + &image_text(image),
+        Content::Index { entries, annotations } => {
+            let rows: Vec<Vec<String>> = entries
+                .iter()
+                .map(|entry| {
+                    let platform = entry.platform.as_ref().map(ToString::to_string).unwrap_or_default();
+                    vec![grouped(entry.size), entry.digest.to_string(), clean(&platform)]
+                })
+                .collect();
+            out += &annotation_text(annotations);
+            out += &format!("\n{} manifests:\n", entries.len());
+            let header = [("bytes", Align::Right), ("digest", Align::Left), ("platform", Align::Left)];
+            out + &render(&header, &rows)
+        }
+    }
+}
+
+fn image_text(image: &Image) -> String {
+    let mut out = String::new();
+    if let Some(kind) = &image.artifact_type {
+        out += &format!("artifact: {}\n", clean(kind));
+    }
+    if let Some(platform) = &image.platform {
+        out += &format!("platform: {}\n", clean(&platform.to_string()));
+    }
+    if let Some(created) = &image.created {
+        out += &format!("created: {}\n", clean(created));
+    }
+    if let Some(subject) = &image.subject {
+        out += &format!("subject: {}\n", subject.digest);
+    }
+    out += &format!("config: {}, {} bytes\n", image.config.digest, grouped(image.config.size));
+    out += &annotation_text(&image.annotations);
+    let total: u64 = image.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
+    out += &format!("\n{} layers, {} bytes:\n", image.layers.len(), grouped(total));
+    let rows: Vec<Vec<String>> = image
+        .layers
+        .iter()
+        .map(|layer| vec![grouped(layer.size), layer.digest.to_string(), clean(&layer.media_type)])
+        .collect();
+    out + &render(&[("bytes", Align::Right), ("digest", Align::Left), ("type", Align::Left)], &rows)
+}
+
+fn annotation_text(annotations: &BTreeMap<String, String>) -> String {
+    annotations
+        .iter()
+        .map(|(key, value)| format!("annotation: {} = {}\n", clean(key), clean(value)))
+        .collect()
+}
+
+/// Text from others, on one line and without what a terminal would obey.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}

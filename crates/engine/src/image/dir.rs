@@ -1,0 +1,116 @@
+//! `dir:`: a flat folder, as containers/image writes it: `manifest.json`, `version`, and a file for each blob, named by
+//! the digits of its digest. Documents below an index are `DIGITS.manifest.json`.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use coracle_codec::digest::Digest;
+use coracle_codec::oci::{Descriptor, Document, Limits, Unverified};
+use coracle_sys::publish::Pending;
+
+use super::blob::Blob;
+use super::layout::{open_at, parse, partial, put_file, read_small, tidy};
+use super::{Destination, Outcome, Source, Takes};
+use crate::Error;
+
+const VERSION: &str = "Directory Transport Version: 1.1\n";
+const MANIFEST: &str = "manifest.json";
+
+fn digits(digest: &Digest) -> String {
+    digest.to_string().split(':').nth(1).unwrap_or_default().to_owned()
+}
+
+/// A folder to read from.
+#[derive(Debug)]
+pub(crate) struct DirSource {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) limits: Limits,
+}
+
+impl Source for DirSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn root(&self) -> Result<Document, Error> {
+        let bytes = read_small(&self.path.join(MANIFEST), self.limits.manifest_bytes)?;
+        Document::parse(Unverified::new(bytes).identify(), None, &self.limits)
+            .map_err(|error| Error::Document { image: self.name.clone(), error })
+    }
+
+    fn document(&self, wanted: &Descriptor) -> Result<Document, Error> {
+        let path = self.path.join(format!("{}.{MANIFEST}", digits(&wanted.digest)));
+        parse(&self.name, read_small(&path, self.limits.manifest_bytes)?, wanted, &self.limits)
+    }
+
+    fn open_blob(&self, wanted: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send>, Error> {
+        let path = self.path.join(digits(&wanted.digest));
+        match open_at(&path, offset) {
+            Ok(file) => Ok(Box::new(file)),
+            Err(error) => Err(Error::Open { path, error }),
+        }
+    }
+}
+
+/// A folder to write to.
+#[derive(Debug)]
+pub(crate) struct DirDestination {
+    path: PathBuf,
+}
+
+impl DirDestination {
+    /// Makes the folder. One that is there must be empty, or of this transport: its image is replaced.
+    pub(crate) fn create(name: &str, path: &Path) -> Result<Self, Error> {
+        let fail = |error| Error::Write { path: path.to_owned(), error };
+        fs::create_dir_all(path).map_err(fail)?;
+        let ours = path.join("version").is_file() || path.join(MANIFEST).is_file();
+        let mut entries = fs::read_dir(path).map_err(fail)?;
+        let others = entries.any(|entry| {
+            entry.is_ok_and(|entry| {
+                let name = entry.file_name();
+                let name = name.to_string_lossy();
+                !(name.starts_with('.') || (name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())))
+            })
+        });
+        if others && !ours {
+            let reason = "the folder holds something else".to_owned();
+            return Err(Error::Unsupported { image: name.to_owned(), reason });
+        }
+        Ok(DirDestination { path: path.to_owned() })
+    }
+
+    fn publish(&self, file: &str, bytes: &[u8]) -> Result<(), Error> {
+        let path = self.path.join(file);
+        let write = || {
+            let mut pending = Pending::create(&path)?;
+            pending.write_all(bytes)?;
+            pending.publish()
+        };
+        write().map_err(|error| Error::Write { path: path.clone(), error })
+    }
+}
+
+impl Destination for DirDestination {
+    fn takes(&self) -> Takes {
+        Takes { index: true, parallel: true, artifacts: true, loses: None, wants_compressed: false }
+    }
+
+    fn put_blob(&self, blob: &Arc<Blob>) -> Result<Outcome, Error> {
+        let digest = &blob.descriptor.digest;
+        put_file(blob, &self.path.join(digits(digest)), &partial(&self.path, digest))
+    }
+
+    fn put_document(&self, document: &Document) -> Result<(), Error> {
+        self.publish(&format!("{}.{MANIFEST}", digits(&document.digest())), document.raw().as_bytes())
+    }
+
+    fn finish(self: Box<Self>, root: &Document) -> Result<(), Error> {
+        self.publish("version", VERSION.as_bytes())?;
+        self.publish(MANIFEST, root.raw().as_bytes())?;
+        tidy(&self.path);
+        Ok(())
+    }
+}

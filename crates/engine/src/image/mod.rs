@@ -1,0 +1,160 @@
+//! Whole images: where they are, and how they get from one place to another.
+//!
+//! | module | transport | reads | writes |
+//! |---|---|---|---|
+//! | `registry` | `docker://` | yes | yes |
+//! | `layout` | `oci:` | yes | yes |
+//! | `oci_archive` | `oci-archive:` | yes | yes |
+//! | `docker_archive` | `docker-archive:` | yes | one image |
+//! | `dir` | `dir:` | yes | yes |
+//! | `rootfs` | `rootfs:` | yes | no |
+//! | `daemon` | `docker-daemon:` | yes | one image |
+//! | `storage` | `containers-storage:` | yes | one image |
+//!
+//! [`copy`] and [`show`] are the work; [`ImageName`] is how people name images. A place to read from is a `Source`, a
+//! place to write to a `Destination`: blocking calls, made from several threads at once. `docker://` drives its
+//! asynchronous client from there.
+//!
+//! Nothing that a source gives is believed: documents are compared before they are parsed, blobs while they pass
+//! (`blob`), and a destination publishes a blob only after the last byte of it was compared.
+
+mod archive;
+mod blob;
+mod compressed;
+pub mod copy;
+mod daemon;
+mod dir;
+mod docker_archive;
+mod layout;
+mod name;
+mod oci_archive;
+mod open;
+mod registry;
+mod rootfs;
+pub mod show;
+mod stop;
+mod storage;
+
+use std::io::Read;
+use std::sync::Arc;
+
+use coracle_codec::oci::{Descriptor, Document, ImageConfig, Limits, Manifest, Repository, Unverified};
+
+pub use name::{ImageName, Transport};
+pub use open::Environment;
+
+use crate::Error;
+use blob::Blob;
+
+/// A place that images are read from.
+pub(crate) trait Source: Send + Sync {
+    /// For messages: the image as the user named it.
+    fn name(&self) -> &str;
+
+    /// What the name leads to.
+    fn root(&self) -> Result<Document, Error>;
+
+    /// A document that an index lists, compared with its descriptor.
+    fn document(&self, wanted: &Descriptor) -> Result<Document, Error>;
+
+    /// The bytes of a blob from `offset` on, not compared with anything.
+    fn open_blob(&self, wanted: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send>, Error>;
+
+    /// Why the manifest is not one that somebody published but was put together just now; `None` if it is the original.
+    fn made_up(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The repository that blobs could be mounted from.
+    fn repository(&self) -> Option<Repository> {
+        None
+    }
+
+    /// Tells that a blob had wrong bytes; `true` if there is another place to try.
+    fn distrust(&self, wanted: &Descriptor) -> bool {
+        let _ = wanted;
+        false
+    }
+}
+
+/// What a destination can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Takes {
+    /// Indexes; else one image.
+    pub(crate) index: bool,
+    /// Several blobs at once; else one after the other, in order.
+    pub(crate) parallel: bool,
+    /// Anything with the form of an image; else only images that can be run.
+    pub(crate) artifacts: bool,
+    /// Why digests are lost; `None` if they are kept.
+    pub(crate) loses: Option<&'static str>,
+    /// Whether a layer that is not compressed had better be.
+    pub(crate) wants_compressed: bool,
+}
+
+/// What became of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It was there.
+    Existed,
+    /// It was linked from another repository.
+    Mounted,
+    /// It was copied.
+    Copied,
+}
+
+/// A place that images are written to. Dropped before [`Destination::finish`] it shows nothing new.
+pub(crate) trait Destination: Send + Sync {
+    /// What it can hold.
+    fn takes(&self) -> Takes;
+
+    /// Puts a blob, if it is not there. Compares it.
+    fn put_blob(&self, blob: &Arc<Blob>) -> Result<Outcome, Error>;
+
+    /// Puts a document that is not the root. All that it lists is there.
+    fn put_document(&self, document: &Document) -> Result<(), Error>;
+
+    /// Puts the root and makes the image visible under its name.
+    fn finish(self: Box<Self>, root: &Document) -> Result<(), Error>;
+}
+
+/// Reads all bytes of a small blob and compares them.
+pub(crate) fn small_blob(
+    source: &dyn Source,
+    wanted: &Descriptor,
+    what: &'static str,
+    limit: u64,
+) -> Result<coracle_codec::oci::Verified, Error> {
+    if wanted.size > limit {
+        let error = coracle_codec::oci::Error::TooLarge { what, actual: wanted.size, limit };
+        return Err(Error::Document { image: source.name().to_owned(), error });
+    }
+    let blob_error = |mismatch| Error::WrongBlob {
+        image: source.name().to_owned(),
+        what: format!("{what} {}", wanted.digest).into(),
+        mismatch,
+    };
+    let mut bytes = Vec::new();
+    source
+        .open_blob(wanted, 0)?
+        .take(wanted.size.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|error| blob::reading(source.name(), &format!("{what} {}", wanted.digest), error))?;
+    Unverified::new(bytes).verify_sized(&wanted.digest, wanted.size).map_err(blob_error)
+}
+
+/// The config of an image, compared and parsed, with as many diff_ids as the manifest has layers.
+pub(crate) fn config_of(
+    source: &dyn Source,
+    manifest: &Manifest,
+    limits: &Limits,
+) -> Result<ImageConfig, Error> {
+    let document = |error| Error::Document { image: source.name().to_owned(), error };
+    let raw = small_blob(source, manifest.config(), "config", limits.config_bytes)?;
+    let config = ImageConfig::parse(raw, limits).map_err(document)?;
+    let (diff_ids, layers) = (config.diff_ids().len(), manifest.layers().len());
+    if diff_ids != layers {
+        return Err(document(coracle_codec::oci::Error::LayerCount { diff_ids, layers }));
+    }
+    Ok(config)
+}

@@ -1,0 +1,127 @@
+//! From a name to a place.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use coracle_codec::compress;
+use coracle_codec::oci::{Limits, Platform};
+use coracle_registry::Client;
+use tokio::runtime::Handle;
+
+use super::archive::TarFiles;
+use super::daemon::{self, DaemonDestination, Engine};
+use super::dir::{DirDestination, DirSource};
+use super::docker_archive::{DockerDestination, DockerSource};
+use super::layout::{LayoutDestination, LayoutSource};
+use super::oci_archive::{ArchiveDestination, ArchiveSource};
+use super::registry::{RegistryDestination, RegistrySource, Wire};
+use super::rootfs::RootfsSource;
+use super::stop::Stop;
+use super::storage::{StorageDestination, StorageSource};
+use super::{Destination, ImageName, Source, Transport};
+use crate::{Context, Error};
+
+/// What work on images needs from its caller besides a [`Context`].
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// The client for `docker://`.
+    pub client: Client,
+    /// What its calls run on. Must not be the thread that calls.
+    pub runtime: Handle,
+    /// Socket of the Docker engine.
+    pub docker_socket: PathBuf,
+    /// What images are chosen for, where one has to be chosen.
+    pub host: Platform,
+    /// Bounds for documents.
+    pub limits: Limits,
+    /// Bounds for compressed layers and archives.
+    pub archive_limits: compress::Limits,
+}
+
+impl Environment {
+    pub(super) fn source(
+        &self,
+        name: &ImageName,
+        stop: &Stop,
+        context: &Context<'_>,
+    ) -> Result<Arc<dyn Source>, Error> {
+        let (text, limits) = (name.to_string(), self.limits);
+        Ok(match name.transport() {
+            Transport::Registry(reference) => Arc::new(RegistrySource {
+                name: text,
+                wire: self.wire(stop),
+                reference: reference.clone(),
+                limits,
+                hosts: std::sync::Mutex::default(),
+            }),
+            Transport::Layout { path, image } => {
+                Arc::new(LayoutSource { name: text, path: path.clone(), image: image.clone(), limits })
+            }
+            Transport::OciArchive { path, image } => Arc::new(ArchiveSource {
+                name: text,
+                image: image.clone(),
+                files: TarFiles::open(path, self.archive_limits, context)?,
+                limits,
+            }),
+            Transport::DockerArchive { path, image } => {
+                let files = TarFiles::open(path, self.archive_limits, context)?;
+                Arc::new(DockerSource::open(&text, files, image.as_ref(), &limits)?)
+            }
+            Transport::Dir(path) => Arc::new(DirSource { name: text, path: path.clone(), limits }),
+            Transport::Rootfs(path) => {
+                Arc::new(RootfsSource::open(&text, path, &self.host, &limits, context)?)
+            }
+            Transport::Daemon(image) => {
+                Arc::new(daemon::open(&text, image, &self.engine(stop), &limits, context)?)
+            }
+            Transport::Storage(_) => Arc::new(StorageSource::open(&text, &limits, stop, context)?),
+        })
+    }
+
+    pub(super) fn destination(
+        &self,
+        name: &ImageName,
+        stop: &Stop,
+        context: &Context<'_>,
+    ) -> Result<Box<dyn Destination>, Error> {
+        let text = name.to_string();
+        Ok(match name.transport() {
+            Transport::Registry(reference) => Box::new(RegistryDestination {
+                name: text,
+                wire: self.wire(stop),
+                reference: reference.clone(),
+            }),
+            Transport::Layout { path, image } => {
+                Box::new(LayoutDestination::create(&text, path, image.as_deref())?)
+            }
+            Transport::OciArchive { path, image } => {
+                Box::new(ArchiveDestination::create(&text, path, image.as_deref(), context)?)
+            }
+            Transport::DockerArchive { path, image } => Box::new(DockerDestination::create(
+                &text,
+                path,
+                image.as_ref(),
+                self.archive_limits,
+                context,
+            )?),
+            Transport::Dir(path) => Box::new(DirDestination::create(&text, path)?),
+            Transport::Rootfs(_) => {
+                let reason = "images are read from rootfs: and not written to it".to_owned();
+                return Err(Error::Unsupported { image: text, reason });
+            }
+            Transport::Daemon(image) => {
+                let engine = self.engine(stop);
+                Box::new(DaemonDestination::create(&text, image, &engine, self.archive_limits, context)?)
+            }
+            Transport::Storage(_) => Box::new(StorageDestination::create(&text, stop, context)?),
+        })
+    }
+
+    fn wire(&self, stop: &Stop) -> Wire {
+        Wire { client: self.client.clone(), runtime: self.runtime.clone(), stop: stop.clone() }
+    }
+
+    fn engine(&self, stop: &Stop) -> Engine {
+        Engine { socket: self.docker_socket.clone(), runtime: self.runtime.clone(), stop: stop.clone() }
+    }
+}

@@ -1,0 +1,109 @@
+//! What an image, or an index, holds.
+
+use std::collections::BTreeMap;
+
+use coracle_codec::digest::Digest;
+use coracle_codec::oci::{Descriptor, Document, Platform};
+
+use super::copy::choose;
+use super::stop::Stop;
+use super::{Environment, ImageName, config_of};
+use crate::{Context, Error};
+
+/// What a name leads to.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// The digest of the document that the name leads to.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// Why it was put together just now; `None` if it is what somebody published.
+    pub made_up: Option<&'static str>,
+    /// What it is.
+    pub content: Content,
+}
+
+/// An image or a list of them.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// One image, or an artifact in its form.
+    Image(Box<Image>),
+    /// A list.
+    Index {
+        /// What it lists.
+        entries: Vec<Descriptor>,
+        /// Free texts.
+        annotations: BTreeMap<String, String>,
+    },
+}
+
+/// One image.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// What it runs on, as its config says.
+    pub platform: Option<Platform>,
+    /// When it was made, as its config says.
+    pub created: Option<String>,
+    /// The config.
+    pub config: Descriptor,
+    /// The layers, lowest first.
+    pub layers: Vec<Descriptor>,
+    /// Digests of the uncompressed layers; none for an artifact.
+    pub diff_ids: Vec<Digest>,
+    /// What kind of artifact it is, if it says so.
+    pub artifact_type: Option<String>,
+    /// Free texts.
+    pub annotations: BTreeMap<String, String>,
+    /// What it is about, if it says so.
+    pub subject: Option<Descriptor>,
+}
+
+/// Looks at an image; of an index at the image for `platform`, if given. Blocks, and must not be called on a thread of
+/// the runtime.
+///
+/// # Errors
+/// See [`Error`].
+pub fn run(
+    name: &ImageName,
+    platform: Option<&Platform>,
+    environment: &Environment,
+    context: &Context<'_>,
+) -> Result<Shown, Error> {
+    let stop = Stop::new();
+    super::copy::stoppable(context, &stop, || {
+        let source = environment.source(name, &stop, context)?;
+        let mut document = source.root()?;
+        if let Some(platform) = platform {
+            document = choose(source.as_ref(), document, platform, &environment.limits)?.0;
+        }
+        let content = match &document {
+            Document::Index(index) => Content::Index {
+                entries: index.manifests().to_vec(),
+                annotations: index.annotations().clone(),
+            },
+            Document::Manifest(manifest) => {
+                let config = if manifest.is_image() {
+                    Some(config_of(source.as_ref(), manifest, &environment.limits)?)
+                } else {
+                    None
+                };
+                Content::Image(Box::new(Image {
+                    platform: config.as_ref().and_then(|config| config.platform().cloned()),
+                    created: config.as_ref().and_then(|config| config.created().map(str::to_owned)),
+                    config: manifest.config().clone(),
+                    layers: manifest.layers().to_vec(),
+                    diff_ids: config.map(|config| config.diff_ids().to_vec()).unwrap_or_default(),
+                    artifact_type: manifest.artifact_type().map(str::to_owned),
+                    annotations: manifest.annotations().clone(),
+                    subject: manifest.subject().cloned(),
+                }))
+            }
+        };
+        Ok(Shown {
+            digest: document.digest(),
+            media_type: document.media_type().to_owned(),
+            made_up: source.made_up(),
+            content,
+        })
+    })
+}
