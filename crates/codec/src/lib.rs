@@ -16,6 +16,7 @@
 pub mod compress;
 pub mod digest;
 pub mod matching;
+pub mod native;
 pub mod observe;
 mod read_at;
 pub mod source;
