@@ -2,9 +2,11 @@
 
 use std::io::{self, Read};
 
+use super::entropy::{self, Method};
 use super::numbers::{Fields, put};
 use super::{Error, Limits};
 use crate::digest::Digest;
+use crate::tar::clean_path;
 
 /// Bytes of the magic.
 pub const MAGIC_LEN: usize = 8;
@@ -14,6 +16,20 @@ pub const MAGIC: [u8; MAGIC_LEN] = *b"coracle\x01";
 pub const MAX_HEAD: u32 = 16 << 20;
 /// Most old archives (section 4.2).
 pub const MAX_ARCHIVES: u64 = 1 << 10;
+/// Kind of source: archives (section 4.2.1).
+const ARCHIVES: u64 = 0;
+/// Kind of source: a tree of files (section 4.2.2).
+const TREE: u64 = 1;
+/// Most files of a tree (section 4.2.2).
+pub const MAX_FILES: u64 = 1 << 22;
+/// Largest table of files, in bytes (section 4.2.2).
+pub const MAX_TABLE: u64 = 1 << 28;
+/// Longest path of a file (section 4.2.2).
+pub const MAX_PATH: u64 = 4096;
+/// Bytes of memory that a file of a tree takes besides its path (section 4.3).
+pub(crate) const ROW: u64 = 64;
+/// Level of zstd where a table of files is compressed by it.
+const TABLE_LEVEL: i32 = 19;
 /// Most blocks (section 4.2).
 pub const MAX_BLOCKS: u64 = 1 << 20;
 /// Bytes of a check: the first of a sha256 (section 4.4).
@@ -26,6 +42,40 @@ pub struct Archive {
     pub size: u64,
     /// sha256 of these bytes: the diff_id, if it is a layer.
     pub digest: Digest,
+}
+
+/// A file of a tree as a delta names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeFile {
+    /// Path relative to the root: bytes, no leading slash, no `.` or `..` components.
+    pub path: Vec<u8>,
+    /// Bytes of content.
+    pub size: u64,
+}
+
+impl TreeFile {
+    /// Files that share a check (section 4.2.2).
+    pub const GROUP: usize = 64;
+}
+
+/// The files that a delta uses from a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree {
+    /// In order of first use.
+    pub files: Vec<TreeFile>,
+    /// sha256 of the sha256 of all files, one behind the other.
+    pub digest: Digest,
+    /// For each group of files, the first bytes of the sha256 of their sha256.
+    pub checks: Vec<[u8; 4]>,
+}
+
+/// What a delta was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Old archives in order of extraction: headers and contents.
+    Archives(Vec<Archive>),
+    /// Files of the tree that the extraction of old archives leaves.
+    Tree(Tree),
 }
 
 /// A block as the head lists it.
@@ -48,8 +98,8 @@ pub struct Head {
     pub digest: Digest,
     /// Bytes of memory that decoding takes, with one thread and besides buffers of constant size (section 4.3).
     pub memory: u64,
-    /// Old archives in order of extraction.
-    pub archives: Vec<Archive>,
+    /// What it takes old bytes from.
+    pub origin: Origin,
     /// Blocks in the order of the target.
     pub blocks: Vec<Block>,
 }
@@ -62,10 +112,19 @@ impl Head {
         put(&mut head, self.size);
         head.extend_from_slice(self.digest.as_bytes());
         put(&mut head, self.memory);
-        put(&mut head, self.archives.len() as u64);
-        for archive in &self.archives {
-            put(&mut head, archive.size);
-            head.extend_from_slice(archive.digest.as_bytes());
+        match &self.origin {
+            Origin::Archives(archives) => {
+                put(&mut head, ARCHIVES);
+                put(&mut head, archives.len() as u64);
+                for archive in archives {
+                    put(&mut head, archive.size);
+                    head.extend_from_slice(archive.digest.as_bytes());
+                }
+            }
+            Origin::Tree(tree) => {
+                put(&mut head, TREE);
+                tree.write(&mut head);
+            }
         }
         put(&mut head, self.blocks.len() as u64);
         for block in &self.blocks {
@@ -125,11 +184,19 @@ impl Head {
         if memory > limits.max_memory {
             return Err(Error::MemoryTooLarge { needed: memory, limit: limits.max_memory });
         }
-        let count = fields.at_most(MAX_ARCHIVES, "number of old archives")?;
-        let mut archives = Vec::new();
-        for _ in 0..count {
-            archives.push(Archive { size: fields.number()?, digest: Digest::from_bytes(fields.array()?) });
-        }
+        let origin = match fields.number()? {
+            ARCHIVES => {
+                let count = fields.at_most(MAX_ARCHIVES, "number of old archives")?;
+                let mut archives = Vec::new();
+                for _ in 0..count {
+                    let size = fields.number()?;
+                    archives.push(Archive { size, digest: Digest::from_bytes(fields.array()?) });
+                }
+                Origin::Archives(archives)
+            }
+            TREE => Origin::Tree(Tree::read(&mut fields, memory)?),
+            value => return Err(Error::Unknown { what: "kind of source", value }),
+        };
         let count = fields.at_most(MAX_BLOCKS, "number of blocks")?;
         let mut blocks = Vec::new();
         let mut left = size;
@@ -143,8 +210,83 @@ impl Head {
         if left != 0 {
             return Err(Error::Contradiction("the blocks make less than the target"));
         }
-        Ok(Head { size, digest, memory, archives, blocks })
+        Ok(Head { size, digest, memory, origin, blocks })
     }
+}
+
+impl Tree {
+    /// Bytes of memory that reading the table takes (section 4.3).
+    pub(crate) fn memory(&self) -> u64 {
+        let paths: u64 = self.files.iter().map(|f| f.path.len() as u64 + ROW).sum();
+        let table = self.table().len() as u64;
+        paths.max(table + Method::Zstd.memory(table).max(Method::Mixing.memory(table)))
+    }
+
+    fn table(&self) -> Vec<u8> {
+        let mut table = Vec::new();
+        let mut before: &[u8] = &[];
+        for file in &self.files {
+            let shared = before.iter().zip(&file.path).take_while(|(a, b)| a == b).count();
+            put(&mut table, shared as u64);
+            put(&mut table, (file.path.len() - shared) as u64);
+            table.extend_from_slice(&file.path[shared..]);
+            put(&mut table, file.size);
+            before = &file.path;
+        }
+        table
+    }
+
+    fn write(&self, head: &mut Vec<u8>) {
+        let table = self.table();
+        let encoded = [Method::Stored, Method::Zstd, Method::Mixing]
+            .map(|method| (method, entropy::encode(method, &table, TABLE_LEVEL)));
+        let (method, bytes) = encoded.into_iter().min_by_key(|(_, b)| b.len()).unwrap_or_default();
+        put(head, self.files.len() as u64);
+        put(head, method.number());
+        put(head, table.len() as u64);
+        put(head, bytes.len() as u64);
+        head.extend_from_slice(&bytes);
+        head.extend_from_slice(self.digest.as_bytes());
+        self.checks.iter().for_each(|check| head.extend_from_slice(check));
+    }
+
+    fn read(fields: &mut Fields<'_>, memory: u64) -> Result<Self, Error> {
+        let count = fields.at_most(MAX_FILES, "number of source files")?;
+        let method = Method::of(fields.number()?)?;
+        let len = fields.at_most(MAX_TABLE, "length of the table of source files")?;
+        if len.saturating_add(method.memory(len)) > memory {
+            return Err(Error::MemoryExceeded(memory));
+        }
+        let encoded = fields.at_most(u64::from(MAX_HEAD), "length of the table of source files")?;
+        let table = entropy::decode(method, fields.bytes(encoded as usize)?, len as usize);
+        let table = table.map_err(Error::Table)?;
+        let mut rows = Fields::new(&table, "table of source files");
+        let mut files: Vec<TreeFile> = Vec::new();
+        // Shared starts cost nothing in the table, but memory here.
+        let mut room = memory;
+        for _ in 0..count {
+            let before = files.last().map_or(&[][..], |f| &f.path);
+            let shared = rows.at_most(before.len() as u64, "shared start of a path")?;
+            let own = rows.at_most(MAX_PATH - shared, "length of a path")?;
+            let path = [&before[..shared as usize], rows.bytes(own as usize)?].concat();
+            room = room.checked_sub(path.len() as u64 + ROW).ok_or(Error::MemoryExceeded(memory))?;
+            if clean_path(&path).as_ref() != Some(&path) {
+                return Err(Error::UnsafePath(path));
+            }
+            files.push(TreeFile { path, size: rows.number()? });
+        }
+        rows.end()?;
+        let digest = Digest::from_bytes(fields.array()?);
+        let groups = files.len().div_ceil(TreeFile::GROUP);
+        let checks = (0..groups).map(|_| fields.array()).collect::<Result<_, _>>()?;
+        Ok(Tree { files, digest, checks })
+    }
+}
+
+/// The check of a group of files, by their digests one behind the other.
+pub(crate) fn group_check(digests: &[u8]) -> [u8; 4] {
+    let [a, b, c, d, ..] = check(digests);
+    [a, b, c, d]
 }
 
 /// The check of some bytes.
@@ -208,7 +350,7 @@ mod tests {
             size: 1000,
             digest: Digest::of(b"target"),
             memory: 1 << 20,
-            archives: vec![Archive { size: 10, digest: Digest::of(b"old") }],
+            origin: Origin::Archives(vec![Archive { size: 10, digest: Digest::of(b"old") }]),
             blocks: vec![
                 Block { output: 600, encoded: 20, check: [1; 8] },
                 Block { output: 400, encoded: 0, check: [2; 8] },
@@ -228,6 +370,23 @@ mod tests {
             let mut bad = bytes.clone();
             bad[i] ^= 4;
             assert!(Head::read(&mut &bad[..], &Limits::default()).is_err(), "byte {i}");
+        }
+    }
+
+    #[test]
+    fn trees_come_back() {
+        let path = |i: u32| format!("usr/share/{}/{i}", i / 7).into_bytes();
+        let files: Vec<_> =
+            (0..200).map(|i| TreeFile { path: path(i), size: u64::from(i) << i % 40 }).collect();
+        let tree = Tree { files, digest: Digest::of(b"all"), checks: vec![[7; 4]; 4] };
+        let head = Head { origin: Origin::Tree(tree.clone()), memory: 1 << 24, ..head() };
+        assert_eq!(Head::read(&mut &head.to_bytes()[..], &Limits::default()).unwrap(), head);
+        for bad in [&b"../x"[..], b"/x", b"a//b", b"", b"a/./b", b"a\0"] {
+            let mut tree = tree.clone();
+            tree.files[3].path = bad.to_vec();
+            let head = Head { origin: Origin::Tree(tree), ..head.clone() };
+            let error = Head::read(&mut &head.to_bytes()[..], &Limits::default()).unwrap_err();
+            assert!(matches!(error, Error::UnsafePath(_)), "{error}");
         }
     }
 

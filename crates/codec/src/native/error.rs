@@ -4,7 +4,9 @@ use std::io;
 
 use super::streams::StreamId;
 use crate::digest::Digest;
+use crate::source::OpenError;
 use crate::tar;
+use crate::tardiff::show;
 
 /// Why a delta cannot be read or applied.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +75,9 @@ pub enum Error {
         /// What the decoder says.
         what: String,
     },
+    /// The table of source files does not decode.
+    #[error("table of source files does not decode: {0}")]
+    Table(String),
     /// A deflate stream of an old file does not inflate as declared.
     #[error("deflate stream at byte {offset} of old member {member} does not inflate: {what}")]
     Inflate {
@@ -131,6 +136,49 @@ pub enum Error {
         /// What the source holds.
         actual: Digest,
     },
+    /// A source file cannot be opened.
+    #[error("source file {}: {error}", show(.path))]
+    Source {
+        /// Its path.
+        path: Vec<u8>,
+        /// The reason.
+        error: OpenError,
+    },
+    /// A source file has another size.
+    #[error("source file {} has {actual} bytes, the delta was made from one of {wanted}", show(.path))]
+    WrongSize {
+        /// Its path.
+        path: Vec<u8>,
+        /// What the delta declares.
+        wanted: u64,
+        /// What the source holds.
+        actual: u64,
+    },
+    /// A source file has other content.
+    #[error("source file {} is not the one that the delta was made from", show(.path))]
+    WrongFile {
+        /// Its path.
+        path: Vec<u8>,
+    },
+    /// One of some source files has other content.
+    #[error("a source file from {} to {} is not the one that the delta was made from", show(.first), show(.last))]
+    WrongFiles {
+        /// Path of the first of them.
+        first: Vec<u8>,
+        /// Path of the last of them.
+        last: Vec<u8>,
+    },
+    /// The source files together are others.
+    #[error("digest of the source files is {actual}, the delta was made from {wanted}")]
+    WrongTree {
+        /// What the delta declares.
+        wanted: Digest,
+        /// What the source holds.
+        actual: Digest,
+    },
+    /// A path that could leave the source or names nothing.
+    #[error("unsafe or empty source path {}", show(.0))]
+    UnsafePath(Vec<u8>),
     /// The source has no headers, and the delta needs them.
     #[error("delta needs the old archives, the source is a tree of files")]
     NeedsArchives,

@@ -52,6 +52,23 @@ impl Default for Memory {
 }
 
 impl Memory {
+    /// The latest header block with another name: the reference of a file in a tree. The path gets the start that the
+    /// name before it has (`./` or `/`); one that does not fit changes nothing.
+    pub(crate) fn named(&self, path: &[u8]) -> Vec<u8> {
+        let before = &self.previous[self.previous.len() - BLOCK..];
+        let start: &[u8] = match before {
+            [b'.', b'/', ..] => b"./",
+            [b'/', ..] => b"/",
+            _ => b"",
+        };
+        let mut made = before.to_vec();
+        if start.len() + path.len() <= NAME.len() {
+            set_name(&mut made, &[start, path].concat());
+            set_checksum(&mut made, before);
+        }
+        made
+    }
+
     /// Writes `framing` as what differs from `reference`, by default the framing before it. `content` is the length of
     /// the content, `explicit` if items will state it.
     pub(crate) fn encode(

@@ -27,9 +27,9 @@ mod numbers;
 mod old;
 mod streams;
 
-pub use container::{Block, Head, MAGIC, MAGIC_LEN};
-pub use decode::{Applied, apply};
-pub use encode::{DiffError, Effort, FileCounts, Options, Parts, Report, diff};
+pub use container::{Archive, Block, Head, MAGIC, MAGIC_LEN, Origin, Tree, TreeFile};
+pub use decode::{Applied, Sources, apply};
+pub use encode::{Base, DiffError, Effort, FileCounts, Options, Parts, Report, diff};
 pub use error::Error;
 pub use streams::{StreamId, StreamSize, inspect};
 

@@ -5,6 +5,7 @@ use std::io::{BufReader, Read};
 use super::container::Archive;
 use crate::digest::{Digest, Hashing};
 use crate::observe::{Observer, Stage};
+use crate::source::MergeError;
 use crate::tar::{self, Entry};
 use crate::{ReadAt, Section};
 
@@ -31,6 +32,15 @@ pub(crate) struct Old<'a> {
 pub(crate) enum OldError {
     Tar { archive: usize, error: tar::Error },
     Cancelled,
+}
+
+impl From<MergeError> for OldError {
+    fn from(e: MergeError) -> Self {
+        match e {
+            MergeError::Tar { layer, error } => OldError::Tar { archive: layer, error },
+            MergeError::Cancelled => OldError::Cancelled,
+        }
+    }
 }
 
 impl<'a> Old<'a> {
@@ -70,14 +80,14 @@ impl<'a> Old<'a> {
         Ok((Old { archives: archives.to_vec(), members }, digests))
     }
 
+    /// The archives themselves.
+    pub(crate) fn archives(&self) -> &[&'a dyn ReadAt] {
+        &self.archives
+    }
+
     /// The framing of a member.
     pub(crate) fn framing(&self, member: &Member) -> std::io::Result<Vec<u8>> {
         Section::new(self.archives[member.archive], member.framing, member.content - member.framing).to_vec()
-    }
-
-    /// The archive that holds a member.
-    pub(crate) fn archive(&self, member: &Member) -> &'a dyn ReadAt {
-        self.archives[member.archive]
     }
 
     /// The content of a member.

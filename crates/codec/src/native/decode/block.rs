@@ -2,17 +2,17 @@
 
 use std::io::Write;
 
-use super::{Text, View};
+use super::base::Base;
+use super::text::{Text, View};
+use crate::ReadAt;
 use crate::digest::Hashing;
 use crate::native::container::Head;
 use crate::native::deflate::{self, Encoder, InflateError};
 use crate::native::framing::Memory;
 use crate::native::numbers::Fields;
-use crate::native::old::Old;
 use crate::native::streams::{StreamId, Streams};
 use crate::native::{Error, items};
 use crate::observe::{Observer, Stage};
-use crate::{ReadAt, Section};
 
 /// Bytes handled at once.
 const CHUNK: usize = 64 << 10;
@@ -23,7 +23,7 @@ const WORK_PER_BYTE: u64 = 64;
 
 /// What stays the same from block to block.
 pub(super) struct Work<'a> {
-    old: &'a Old<'a>,
+    base: &'a Base<'a>,
     head: &'a Head,
     observer: &'a dyn Observer,
     /// Bytes of the target made so far.
@@ -107,9 +107,9 @@ impl<W: Write> Output<'_, '_, W> {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(old: &'a Old<'a>, head: &'a Head, observer: &'a dyn Observer) -> Self {
+    pub(super) fn new(base: &'a Base<'a>, head: &'a Head, observer: &'a dyn Observer) -> Self {
         let inflating = FREE_WORK.saturating_add(head.size.saturating_mul(WORK_PER_BYTE));
-        Work { old, head, observer, made: 0, inflating }
+        Work { base, head, observer, made: 0, inflating }
     }
 
     /// Makes the bytes of block `number`, from 0.
@@ -129,7 +129,7 @@ impl<'a> Work<'a> {
             match input.plan.number()? {
                 items::HEADER => self.header(&mut input, &mut state, &mut out)?,
                 items::WHOLE => {
-                    let member = state.file(&mut input.plan, self.old)?;
+                    let member = state.file(&mut input.plan, self.base)?;
                     self.whole(member, &mut out)?;
                 }
                 items::PART => self.part(&mut input, &mut state, &mut out)?,
@@ -162,18 +162,17 @@ impl<'a> Work<'a> {
             value => {
                 let step = (value - 1 >> 1) as i64 ^ -((value - 1 & 1) as i64);
                 let number = state.next_reference.checked_add_signed(step);
-                let number = number.filter(|&n| n < self.old.members.len() as u64);
+                let number = number.filter(|&n| n < self.base.count());
                 let number = number.ok_or(Error::Contradiction("a header refers to no old member"))?;
                 state.next_reference = number + 1;
                 Some(number)
             }
         };
-        let old = reference.map(|n| &self.old.members[n as usize]);
-        let framing = old.map(|m| self.old.framing(m)).transpose().map_err(Error::ReadSource)?;
+        let framing = reference.map(|n| self.base.framing(n, &state.memory)).transpose()?;
         if framing.as_ref().is_some_and(|f| f.is_empty() || f.len() as u64 % items::BLOCK != 0) {
             return Err(Error::Contradiction("a header refers to a member without header blocks"));
         }
-        let base = framing.as_deref().zip(old.map(|m| m.len));
+        let base = framing.as_deref().zip(reference.map(|n| self.base.len(n)));
         let (made, explicit) = state.memory.decode(base, &mut input.headers, &mut input.names)?;
         out.write(made)?;
         match (reference, explicit) {
@@ -187,7 +186,7 @@ impl<'a> Work<'a> {
 
     /// Section 6.3: all of an old file.
     fn whole<W: Write>(&self, member: u64, out: &mut Output<'_, '_, W>) -> Result<(), Error> {
-        let content = self.old.content(&self.old.members[member as usize]);
+        let content = self.base.content(member)?;
         out.reserve(content.size())?;
         let mut buf = vec![0; CHUNK.min(content.size() as usize)];
         let mut at = 0;
@@ -217,7 +216,7 @@ impl<'a> Work<'a> {
         let views = input.plan.at_most(items::MAX_VIEWS, "number of views")?;
         let mut text = Text::default();
         for _ in 0..views {
-            let member = state.file(&mut input.plan, self.old)?;
+            let member = state.file(&mut input.plan, self.base)?;
             text.push(self.view(member, &mut input.plan, &mut room)?)?;
         }
         let corrections = input.plan.number()?;
@@ -269,18 +268,17 @@ impl<'a> Work<'a> {
 
     /// Section 6.5: one view of an old file.
     fn view(&mut self, member: u64, plan: &mut Fields<'_>, room: &mut u64) -> Result<View<'a>, Error> {
-        let old = &self.old.members[member as usize];
-        let content = self.old.content(old);
+        let size = self.base.len(member);
+        let content = self.base.content(member)?;
         match plan.number()? {
-            items::VIEW_WHOLE => Ok(View::Raw(content)),
+            items::VIEW_WHOLE => Ok(View::Raw(content, 0, size)),
             items::VIEW_RANGE => {
-                let start = plan.at_most(old.len, "start of a view")?;
-                let len = plan.at_most(old.len - start, "length of a view")?;
-                let start = old.content + start;
-                Ok(View::Raw(Section::new(self.old.archive(old), start, len)))
+                let start = plan.at_most(size, "start of a view")?;
+                let len = plan.at_most(size - start, "length of a view")?;
+                Ok(View::Raw(content, start, len))
             }
             items::VIEW_INFLATED => {
-                let offset = plan.at_most(old.len, "start of a deflate stream")?;
+                let offset = plan.at_most(size, "start of a deflate stream")?;
                 let len = plan.number()?;
                 *room = room.checked_sub(len).ok_or(Error::MemoryExceeded(self.head.memory))?;
                 self.inflating = self.inflating.checked_sub(len).ok_or(Error::TooMuchWork)?;
@@ -308,9 +306,9 @@ struct State {
 
 impl State {
     /// An old file, told by its distance from the one expected.
-    fn file(&mut self, plan: &mut Fields<'_>, old: &Old<'_>) -> Result<u64, Error> {
+    fn file(&mut self, plan: &mut Fields<'_>, base: &Base<'_>) -> Result<u64, Error> {
         let number = self.next_file.checked_add_signed(plan.signed()?);
-        let number = number.filter(|&n| n < old.members.len() as u64);
+        let number = number.filter(|&n| n < base.count());
         let number = number.ok_or(Error::Contradiction("an item refers to no old member"))?;
         self.next_file = number + 1;
         Ok(number)

@@ -1,17 +1,16 @@
 //! From a delta and its sources to the target (`docs/formats/native-delta.md`, section 6).
 
+mod base;
 mod block;
 mod text;
 
-pub(crate) use text::{Text, View};
+pub use base::Sources;
 
 use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 
 use super::container::{Head, read_block, skip_sections};
-use super::old::{Old, OldError};
 use super::{Error, Limits, streams};
-use crate::ReadAt;
 use crate::digest::{Digest, Hashing};
 use crate::observe::{Observer, Stage};
 
@@ -30,27 +29,23 @@ pub struct Applied {
 
 /// Rebuilds the target: reads `delta` once, front to back, and writes to `out`.
 ///
-/// The old archives are read first and compared with the digests of the delta; nothing is written before they all
-/// agree. With several `threads`, streams of blocks ahead are decoded beside the work on the present one. Memory is
+/// The sources are read first and compared with the digests of the delta; nothing is written before they all agree. With several `threads`, streams of blocks ahead are decoded beside the work on the present one. Memory is
 /// what the delta declares, once more for each block ahead as far as `limits` allow, and a megabyte.
 ///
 /// # Errors
 /// See [`Error`]; `out` may then have received a part of the target.
 pub fn apply(
     mut delta: impl Read,
-    archives: &[&dyn ReadAt],
+    sources: Sources<'_>,
     out: &mut impl Write,
     limits: &Limits,
     threads: NonZeroUsize,
     observer: &dyn Observer,
 ) -> Result<Applied, Error> {
     let head = Head::read(&mut delta, limits)?;
-    if archives.len() != head.archives.len() {
-        return Err(Error::SourceCount { wanted: head.archives.len(), given: archives.len() });
-    }
-    let old = source(archives, &head, limits, observer)?;
+    let base = base::Base::open(sources, &head, limits, observer)?;
     let mut out = Hashing::new(out);
-    let mut work = block::Work::new(&old, &head, observer);
+    let mut work = block::Work::new(&base, &head, observer);
     let ahead = ahead(&head, limits, threads);
     let mut done = 0;
     while done < head.blocks.len() {
@@ -74,26 +69,6 @@ pub fn apply(
     }
     observer.progress(Stage::Apply, output, output);
     Ok(Applied { output, digest: actual, memory: head.memory, blocks: head.blocks.len() })
-}
-
-/// Reads the old archives and compares them with what the delta declares.
-fn source<'a>(
-    archives: &[&'a dyn ReadAt],
-    head: &Head,
-    limits: &Limits,
-    observer: &dyn Observer,
-) -> Result<Old<'a>, Error> {
-    let opened = Old::open(archives, limits.tar, observer, |_, _| Ok(()));
-    let (old, found) = opened.map_err(|e| match e {
-        OldError::Cancelled => Error::Cancelled,
-        OldError::Tar { archive, error } => Error::Tar { number: archive + 1, error },
-    })?;
-    for (i, (found, wanted)) in found.iter().zip(&head.archives).enumerate() {
-        if found != wanted {
-            return Err(Error::WrongSource { number: i + 1, wanted: wanted.digest, actual: found.digest });
-        }
-    }
-    Ok(old)
 }
 
 /// How many blocks may be decoded at once.

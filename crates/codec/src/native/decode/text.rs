@@ -1,12 +1,13 @@
 //! The old text of a part: views of old files, one behind the other (`docs/formats/native-delta.md`, section 6.5).
 
+use super::base::OldFile;
+use crate::ReadAt;
 use crate::native::Error;
-use crate::{ReadAt, Section};
 
 /// Old bytes that copies may take.
 pub(crate) enum View<'a> {
-    /// Bytes of an old file as they are.
-    Raw(Section<'a>),
+    /// Bytes of an old file as they are: where they start, and how many.
+    Raw(OldFile<'a>, u64, u64),
     /// An inflated stream of an old file.
     Inflated(Vec<u8>),
 }
@@ -14,7 +15,7 @@ pub(crate) enum View<'a> {
 impl View<'_> {
     fn len(&self) -> u64 {
         match self {
-            View::Raw(section) => section.size(),
+            View::Raw(_, _, len) => *len,
             View::Inflated(bytes) => bytes.len() as u64,
         }
     }
@@ -51,7 +52,7 @@ impl<'a> Text<'a> {
             return Err(Error::Contradiction("a copy across the border of two views"));
         }
         match view {
-            View::Raw(section) => section.read_exact_at(offset, buf).map_err(Error::ReadSource),
+            View::Raw(file, start, _) => file.read_exact_at(start + offset, buf).map_err(Error::ReadSource),
             View::Inflated(bytes) => {
                 let offset = offset as usize;
                 buf.copy_from_slice(&bytes[offset..offset + buf.len()]);

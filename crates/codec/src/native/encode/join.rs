@@ -1,11 +1,14 @@
 //! Joining headers and parts to blocks.
 
+use std::collections::HashMap;
+use std::io;
+
 use super::part::{Coded, Part, ViewKind, class};
 use super::scan::{Content, NewMember, Source};
 use super::squeeze::squeeze;
-use super::{DiffError, FileCounts, Options};
-use crate::digest::Digest;
-use crate::native::container::{Archive, Block, Head};
+use super::{Base, DiffError, FileCounts, Options};
+use crate::digest::{Digest, Hasher, Hashing};
+use crate::native::container::{Block, Head, Origin, Tree, TreeFile, group_check};
 use crate::native::framing::Memory;
 use crate::native::items::{self, BLOCK};
 use crate::native::numbers::{put, put_signed};
@@ -38,6 +41,9 @@ pub(super) struct Join<'a> {
     at: u64,
     blocks: Vec<(Block, Vec<u8>)>,
     memory: u64,
+    /// In a delta for a tree: the old members used, in order of first use, and their places in this list.
+    files: Vec<usize>,
+    numbers: HashMap<usize, u64>,
     /// The present block.
     start: u64,
     streams: Streams,
@@ -57,6 +63,8 @@ impl<'a> Join<'a> {
             at: 0,
             blocks: Vec::new(),
             memory: 0,
+            files: Vec::new(),
+            numbers: HashMap::new(),
             start: 0,
             streams: Streams::default(),
             headers: Memory::default(),
@@ -106,10 +114,46 @@ impl<'a> Join<'a> {
     }
 
     /// The head, the blocks and what became of the files.
-    pub(super) fn finish(mut self, digest: Digest, archives: Vec<Archive>) -> (Head, Vec<Vec<u8>>, Tally) {
+    pub(super) fn finish(mut self, digest: Digest) -> Result<(Head, Vec<Vec<u8>>, Tally), DiffError> {
         self.cut();
+        let origin = match self.options.base {
+            Base::Archives => Origin::Archives(self.source.archives.clone()),
+            Base::Tree { .. } => Origin::Tree(self.tree()?),
+        };
         let (blocks, bytes) = self.blocks.into_iter().unzip();
-        (Head { size: self.at, digest, memory: self.memory, archives, blocks }, bytes, self.tally)
+        Ok((Head { size: self.at, digest, memory: self.memory, origin, blocks }, bytes, self.tally))
+    }
+
+    /// Names the files used and hashes them.
+    fn tree(&mut self) -> Result<Tree, DiffError> {
+        let (mut files, mut checks, mut all) = (Vec::new(), Vec::new(), Hasher::new());
+        for group in self.files.chunks(TreeFile::GROUP) {
+            let mut digests = Vec::new();
+            for &number in group {
+                let content = self.source.old.content(&self.source.old.members[number]);
+                let mut hashing = Hashing::new(io::sink());
+                io::copy(&mut content.reader(), &mut hashing).map_err(DiffError::Read)?;
+                let (_, digest, size) = hashing.finish();
+                digests.extend_from_slice(digest.as_bytes());
+                files.push(TreeFile { path: self.source.paths[number][0].clone(), size });
+            }
+            checks.push(group_check(&digests));
+            all.update(&digests);
+        }
+        let tree = Tree { files, digest: all.finish(), checks };
+        self.memory = self.memory.max(tree.memory());
+        Ok(tree)
+    }
+
+    /// The number by which a delta knows an old member.
+    fn number(&mut self, member: usize) -> u64 {
+        if self.options.base == Base::Archives {
+            return member as u64;
+        }
+        *self.numbers.entry(member).or_insert_with(|| {
+            self.files.push(member);
+            self.files.len() as u64 - 1
+        })
     }
 
     /// Writes a header; whether the content is implied by the reference.
@@ -125,15 +169,20 @@ impl<'a> Join<'a> {
             Section::new(self.new, range.start, range.end - range.start).to_vec().map_err(DiffError::Read)
         };
         let framing = read(&member.framing)?;
-        let base = old.map(|(_, m)| self.source.old.framing(m)).transpose().map_err(DiffError::Read)?;
+        let base = match (old, self.options.base) {
+            (None, _) => None,
+            (Some((_, m)), Base::Archives) => Some(self.source.old.framing(m).map_err(DiffError::Read)?),
+            (Some((n, _)), Base::Tree { .. }) => Some(self.headers.named(&self.source.paths[n][0])),
+        };
         put(self.streams.get(StreamId::Plan), items::HEADER);
         let reference = match member.reference {
             None => 0,
             Some(n) => {
+                let n = self.number(n);
                 let step = n as i64 - self.next_reference as i64;
-                self.next_reference = n as u64 + 1;
+                self.next_reference = n + 1;
                 if implied {
-                    self.next_file = n as u64 + 1;
+                    self.next_file = n + 1;
                 }
                 (step << 1 ^ step >> 63) as u64 + 1
             }
@@ -151,8 +200,9 @@ impl<'a> Join<'a> {
     }
 
     fn file(&mut self, member: usize) {
-        put_signed(self.streams.get(StreamId::Plan), member as i64 - self.next_file as i64);
-        self.next_file = member as u64 + 1;
+        let number = self.number(member);
+        put_signed(self.streams.get(StreamId::Plan), number as i64 - self.next_file as i64);
+        self.next_file = number + 1;
     }
 
     fn part(&mut self, part: &Part) {

@@ -42,6 +42,21 @@ impl Default for Effort {
     }
 }
 
+/// What a delta will be applied to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Base {
+    /// The old archives, whose headers predict the new ones.
+    #[default]
+    Archives,
+    /// The tree that extraction of the old archives leaves: headers are not there.
+    Tree {
+        /// Honour whiteouts of old archives.
+        apply_whiteouts: bool,
+        /// Use old files that are not world-readable as well.
+        any_mode: bool,
+    },
+}
+
 /// How a delta is made.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -51,6 +66,8 @@ pub struct Options {
     pub memory: u64,
     /// Threads for coding. The delta does not depend on it.
     pub threads: NonZeroUsize,
+    /// What it will be applied to.
+    pub base: Base,
     /// Bounds for the archives.
     pub limits: tar::Limits,
     /// Parts of the writer, to measure what each is worth.
@@ -63,6 +80,7 @@ impl Default for Options {
             effort: Effort::default(),
             memory: 1 << 30,
             threads: NonZeroUsize::MIN,
+            base: Base::default(),
             limits: tar::Limits::default(),
             parts: Parts::default(),
         }
@@ -188,7 +206,7 @@ pub fn diff(
         }
     }
     join.rest(target.end)?;
-    let (head, blocks, tally) = join.finish(target.digest, source.archives.clone());
+    let (head, blocks, tally) = join.finish(target.digest)?;
     let write = |out: &mut dyn Write| -> io::Result<()> {
         out.write_all(&head.to_bytes())?;
         blocks.iter().try_for_each(|b| out.write_all(b))

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::io::{BufReader, Read};
 use std::ops::Range;
 
-use super::{DiffError, Options};
+use super::{Base, DiffError, Options};
 use crate::digest::{Digest, Hashing};
-use crate::native::container::Archive;
+use crate::native::container::{Archive, MAX_PATH};
 use crate::native::items::BLOCK;
-use crate::native::old::Old;
+use crate::native::old::{Old, OldError};
 use crate::observe::{Observer, Stage};
+use crate::source::{MergeOptions, Tree};
 use crate::tar::{self, Kind, clean_path};
 use crate::{ReadAt, Section};
 
@@ -55,7 +56,43 @@ pub(super) fn source<'a>(
         paths.push(own);
         Ok(())
     })?;
-    Ok(Source { old, archives, paths, by_path, by_hash })
+    let mut source = Source { old, archives, paths, by_path, by_hash };
+    if let Base::Tree { apply_whiteouts, any_mode } = options.base {
+        source.keep_tree(apply_whiteouts, any_mode, options, observer)?;
+    }
+    Ok(source)
+}
+
+impl Source<'_> {
+    /// Forgets what cannot be relied on in an extracted tree.
+    fn keep_tree(
+        &mut self,
+        apply_whiteouts: bool,
+        any_mode: bool,
+        options: &Options,
+        observer: &dyn Observer,
+    ) -> Result<(), DiffError> {
+        const WORLD_READ: i64 = 0o004;
+        let merge = MergeOptions { apply_whiteouts, hash: false, limits: options.limits };
+        let tree = Tree::merge(self.old.archives(), merge, observer).map_err(OldError::from)?;
+        let mut trusted: HashMap<(usize, u64), Vec<Vec<u8>>> = HashMap::new();
+        for (i, file) in tree.files().iter().enumerate() {
+            let paths = tree.trusted_paths(i).filter(|p| p.len() as u64 <= MAX_PATH).map(<[u8]>::to_vec);
+            if file.size > 0 && (any_mode || file.mode & WORLD_READ != 0) {
+                trusted.insert((file.layer, file.offset), paths.collect());
+            }
+        }
+        for (member, paths) in self.old.members.iter().zip(&mut self.paths) {
+            *paths = trusted.remove(&(member.archive, member.content)).unwrap_or_default();
+        }
+        let paths = &self.paths;
+        self.by_path.retain(|path, &mut member| paths[member].contains(path));
+        self.by_hash.retain(|_, members| {
+            members.retain(|&m| !paths[m].is_empty());
+            !members.is_empty()
+        });
+        Ok(())
+    }
 }
 
 fn hash(reader: &mut dyn Read) -> Result<[u8; 32], tar::Error> {
