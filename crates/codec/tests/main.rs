@@ -3,5 +3,6 @@
 
 mod golden_tar;
 mod golden_tardiff;
+mod native;
 mod round_trip;
 mod sources;

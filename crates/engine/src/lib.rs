@@ -5,6 +5,7 @@
 //! | [`diff`](mod@diff) | old archives and a new one in, a proved delta out |
 //! | [`patch`](mod@patch) | a delta and a source in, the new tar out, published only when complete and verified |
 //! | [`inspect`](mod@inspect) | what a delta or an archive holds |
+//! | [`native`](mod@native) | the part of these that native deltas have for themselves |
 //! | [`explain`](mod@explain) | what each file of the new archive costs in a delta |
 //!
 //! The other modules are what these share: [`input`] opens archives and lets them be read at any offset, [`output`]
@@ -16,6 +17,7 @@ pub mod explain;
 mod hashed;
 pub mod input;
 pub mod inspect;
+pub mod native;
 pub mod output;
 pub mod patch;
 pub mod source;

@@ -335,7 +335,7 @@ mod tests {
             assert!(made == framing);
             assert_eq!(stated, Some(*content));
         }
-        assert!(h.is_empty() && n.is_empty());
+        assert!(h.end().is_ok() && n.end().is_ok());
         headers.len() + names.len()
     }
 

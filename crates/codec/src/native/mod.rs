@@ -21,6 +21,7 @@ pub mod deflate;
 pub mod encode;
 pub mod entropy;
 mod error;
+mod explain;
 mod framing;
 mod items;
 mod numbers;
@@ -31,6 +32,7 @@ pub use container::{Archive, Block, Head, MAGIC, MAGIC_LEN, Origin, Tree, TreeFi
 pub use decode::{Applied, Sources, apply};
 pub use encode::{Base, DiffError, Effort, FileCounts, Options, Parts, Report, diff};
 pub use error::Error;
+pub use explain::{Cost, ExplainError, Explanation, MemberCost, explain};
 pub use streams::{StreamId, StreamSize, inspect};
 
 /// What reading or applying one delta may cost.

@@ -34,8 +34,9 @@ impl<'a> Fields<'a> {
         Error::StreamEnds(self.what)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rest.is_empty()
+    /// Bytes not read yet.
+    pub(crate) fn left(&self) -> u64 {
+        self.rest.len() as u64
     }
 
     pub(crate) fn bytes(&mut self, n: usize) -> Result<&'a [u8], Error> {
@@ -100,7 +101,7 @@ mod tests {
         let mut fields = Fields::new(&out, "test");
         assert!(values.iter().all(|&v| fields.number().unwrap() == v));
         assert!(signed.iter().all(|&v| fields.signed().unwrap() == v));
-        assert!(fields.is_empty() && fields.end().is_ok());
+        assert!(fields.left() == 0 && fields.end().is_ok());
         assert!(matches!(fields.byte(), Err(Error::StreamEnds("test"))));
     }
 

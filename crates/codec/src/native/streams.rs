@@ -198,23 +198,32 @@ pub struct StreamSize {
     pub encoded: u64,
 }
 
-/// The streams of all blocks, without decoding them.
+/// The streams of one block; `number` is its own, from 0.
+pub(crate) fn sizes(block: &[u8], head: &Head, number: usize) -> Result<Vec<StreamSize>, Error> {
+    let size = |row: &Row<'_>| StreamSize {
+        block: number + 1,
+        stream: row.id,
+        method: row.method,
+        decoded: row.decoded,
+        encoded: row.encoded.len() as u64,
+    };
+    Ok(table(block, head)?.iter().map(size).collect())
+}
+
+/// What a delta says of itself, and the streams of its blocks without decoding them.
 ///
 /// # Errors
 /// Those of [`Head::read`], damaged blocks and sections.
-pub fn inspect(delta: &mut impl std::io::Read, limits: &super::Limits) -> Result<Vec<StreamSize>, Error> {
+pub fn inspect(
+    delta: &mut impl std::io::Read,
+    limits: &super::Limits,
+) -> Result<(Head, Vec<StreamSize>), Error> {
     let head = Head::read(delta, limits)?;
     let mut all = Vec::new();
     for number in 0..head.blocks.len() {
         let block = super::container::read_block(delta, &head, number)?;
-        all.extend(table(&block, &head)?.iter().map(|row| StreamSize {
-            block: number + 1,
-            stream: row.id,
-            method: row.method,
-            decoded: row.decoded,
-            encoded: row.encoded.len() as u64,
-        }));
+        all.extend(sizes(&block, &head, number)?);
     }
     super::container::skip_sections(delta)?;
-    Ok(all)
+    Ok((head, all))
 }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use super::ItemUse;
 use super::base::Base;
 use super::text::{Text, View};
 use crate::ReadAt;
@@ -26,6 +27,7 @@ pub(super) struct Work<'a> {
     base: &'a Base<'a>,
     head: &'a Head,
     observer: &'a dyn Observer,
+    see: &'a mut dyn FnMut(ItemUse),
     /// Bytes of the target made so far.
     made: u64,
     /// Bytes that may still be inflated.
@@ -59,6 +61,25 @@ impl<'s> Input<'s> {
             corrections: fields(StreamId::Corrections),
             literals: [fields(StreamId::Text), fields(StreamId::Binary), fields(StreamId::Dense)],
         }
+    }
+
+    /// Bytes left of each stream.
+    fn left(&self) -> [u64; StreamId::ALL.len()] {
+        let [text, binary, dense] = &self.literals;
+        [
+            &self.plan,
+            &self.headers,
+            &self.names,
+            &self.literal_lengths,
+            &self.copy_lengths,
+            &self.addresses,
+            &self.gaps,
+            &self.corrections,
+            text,
+            binary,
+            dense,
+        ]
+        .map(Fields::left)
     }
 
     /// Every stream must be used up.
@@ -107,9 +128,14 @@ impl<W: Write> Output<'_, '_, W> {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(base: &'a Base<'a>, head: &'a Head, observer: &'a dyn Observer) -> Self {
+    pub(super) fn new(
+        base: &'a Base<'a>,
+        head: &'a Head,
+        observer: &'a dyn Observer,
+        see: &'a mut dyn FnMut(ItemUse),
+    ) -> Self {
         let inflating = FREE_WORK.saturating_add(head.size.saturating_mul(WORK_PER_BYTE));
-        Work { base, head, observer, made: 0, inflating }
+        Work { base, head, observer, see, made: 0, inflating }
     }
 
     /// Makes the bytes of block `number`, from 0.
@@ -126,13 +152,17 @@ impl<'a> Work<'a> {
         let room = self.head.memory.saturating_sub(streams.len() as u64);
         let mut state = State { memory: Memory::default(), next_reference: 0, next_file: 0, room };
         while out.left > 0 {
+            let before = input.left();
+            let mut item =
+                ItemUse { block: number, end: 0, taken: before, rebuilt: 0, copies: false, codes: false };
             match input.plan.number()? {
-                items::HEADER => self.header(&mut input, &mut state, &mut out)?,
+                items::HEADER => item.copies = self.header(&mut input, &mut state, &mut out)?,
                 items::WHOLE => {
                     let member = state.file(&mut input.plan, self.base)?;
                     self.whole(member, &mut out)?;
+                    item.copies = true;
                 }
-                items::PART => self.part(&mut input, &mut state, &mut out)?,
+                items::PART => self.part(&mut input, &mut state, &mut out, &mut item)?,
                 items::ZEROS => {
                     let len = input.plan.at_most(out.left, "length of zeros")?;
                     if len == 0 {
@@ -142,19 +172,22 @@ impl<'a> Work<'a> {
                 }
                 value => return Err(Error::Unknown { what: "item", value }),
             }
+            item.end = out.position();
+            item.taken.iter_mut().zip(input.left()).for_each(|(taken, left)| *taken -= left);
+            (self.see)(item);
         }
         debug_assert_eq!(out.position(), out.before + output);
         self.made += output;
         input.end()
     }
 
-    /// Section 6.2: a header, and the content if it is that of the reference.
+    /// Section 6.2: a header, and the content if it is that of the reference; whether it is.
     fn header<W: Write>(
         &self,
         input: &mut Input<'_>,
         state: &mut State,
         out: &mut Output<'_, '_, W>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let padding = out.position().next_multiple_of(items::BLOCK) - out.position();
         zeros(padding, out)?;
         let reference = match input.headers.number()? {
@@ -178,9 +211,10 @@ impl<'a> Work<'a> {
         match (reference, explicit) {
             (Some(number), None) => {
                 state.next_file = number + 1;
-                self.whole(number, out)
+                self.whole(number, out)?;
+                Ok(self.base.len(number) > 0)
             }
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 
@@ -205,6 +239,7 @@ impl<'a> Work<'a> {
         input: &mut Input<'_>,
         state: &mut State,
         out: &mut Output<'_, '_, W>,
+        item: &mut ItemUse,
     ) -> Result<(), Error> {
         let transform = input.plan.number()?;
         let len = input.plan.at_most(out.left, "length of a part")?;
@@ -214,6 +249,7 @@ impl<'a> Work<'a> {
         let class = input.plan.at_most(items::CLASSES as u64 - 1, "class of literals")? as usize;
         let mut room = state.room;
         let views = input.plan.at_most(items::MAX_VIEWS, "number of views")?;
+        (item.codes, item.copies) = (true, views > 0);
         let mut text = Text::default();
         for _ in 0..views {
             let member = state.file(&mut input.plan, self.base)?;
@@ -241,6 +277,7 @@ impl<'a> Work<'a> {
             items::DEFLATE => {
                 let end = out.left - len;
                 let streams = input.plan.at_most(items::MAX_STREAMS, "number of deflate streams")?;
+                item.rebuilt = streams;
                 for _ in 0..streams {
                     let plain = input.plan.at_most(out.left - end, "bytes before a deflate stream")?;
                     source.copy_to(plain, out)?;

@@ -10,7 +10,8 @@ use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 
 use super::container::{Head, read_block, skip_sections};
-use super::{Error, Limits, streams};
+use super::streams::{self, StreamId, StreamSize};
+use super::{Error, Limits};
 use crate::digest::{Digest, Hashing};
 use crate::observe::{Observer, Stage};
 
@@ -35,24 +36,68 @@ pub struct Applied {
 /// # Errors
 /// See [`Error`]; `out` may then have received a part of the target.
 pub fn apply(
-    mut delta: impl Read,
+    delta: impl Read,
     sources: Sources<'_>,
     out: &mut impl Write,
     limits: &Limits,
     threads: NonZeroUsize,
     observer: &dyn Observer,
 ) -> Result<Applied, Error> {
+    let followed = follow(delta, sources, out, limits, threads, observer, &mut |_| {})?;
+    let Head { size, digest, memory, blocks, .. } = followed.head;
+    Ok(Applied { output: size, digest, memory, blocks: blocks.len() })
+}
+
+/// What one item took of the streams.
+#[derive(Debug, Clone)]
+pub(crate) struct ItemUse {
+    /// Number of the block, from 0.
+    pub block: usize,
+    /// Where in the target it ends.
+    pub end: u64,
+    /// Bytes of each stream.
+    pub taken: [u64; StreamId::ALL.len()],
+    /// Deflate streams rebuilt.
+    pub rebuilt: u64,
+    /// Whether it takes content from old files.
+    pub copies: bool,
+    /// Whether it is a part.
+    pub codes: bool,
+}
+
+/// A delta that was carried out.
+pub(crate) struct Followed {
+    pub head: Head,
+    pub streams: Vec<StreamSize>,
+    /// Bytes of the delta.
+    pub bytes: u64,
+}
+
+/// Applies a delta, and shows each item to `see`.
+pub(crate) fn follow(
+    delta: impl Read,
+    sources: Sources<'_>,
+    out: &mut impl Write,
+    limits: &Limits,
+    threads: NonZeroUsize,
+    observer: &dyn Observer,
+    see: &mut dyn FnMut(ItemUse),
+) -> Result<Followed, Error> {
+    let mut delta = Counted { inner: delta, bytes: 0 };
     let head = Head::read(&mut delta, limits)?;
     let base = base::Base::open(sources, &head, limits, observer)?;
     let mut out = Hashing::new(out);
-    let mut work = block::Work::new(&base, &head, observer);
+    let mut work = block::Work::new(&base, &head, observer, see);
     let ahead = ahead(&head, limits, threads);
+    let mut sizes = Vec::new();
     let mut done = 0;
     while done < head.blocks.len() {
         let count = ahead.min(head.blocks.len() - done);
         let mut blocks = Vec::with_capacity(count);
         for number in done..done + count {
-            blocks.push(read_block(&mut delta, &head, number)?);
+            let block = read_block(&mut delta, &head, number)?;
+            sizes.extend(streams::sizes(&block, &head, number)?);
+            blocks.push(block);
         }
         let decoded = split_all(&blocks, &head, done);
         drop(blocks);
@@ -68,7 +113,21 @@ pub fn apply(
         return Err(Error::WrongResult { wanted: head.digest, actual });
     }
     observer.progress(Stage::Apply, output, output);
-    Ok(Applied { output, digest: actual, memory: head.memory, blocks: head.blocks.len() })
+    Ok(Followed { bytes: delta.bytes, head, streams: sizes })
+}
+
+/// Counts what is read.
+struct Counted<R> {
+    inner: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.bytes += n as u64;
+        Ok(n)
+    }
 }
 
 /// How many blocks may be decoded at once.

@@ -25,7 +25,7 @@ pub(super) struct Candidates<'a> {
     /// Members that are files with a path.
     files: Vec<usize>,
     names: Names<'a>,
-    samples: SampleIndex,
+    samples: Option<SampleIndex>,
     most: usize,
     max_text: u64,
 }
@@ -44,7 +44,7 @@ impl<'a> Candidates<'a> {
             source,
             files,
             names: Names::new(&names),
-            samples: SampleIndex::default(),
+            samples: None,
             most: if options.effort.level() >= 7 { 6 } else { 4 },
             max_text: text_budget(options),
         }
@@ -76,7 +76,7 @@ impl<'a> Candidates<'a> {
         for s in taken {
             samples.extend(s?);
         }
-        self.samples = SampleIndex::new(samples, density);
+        self.samples = Some(SampleIndex::new(samples, density));
         Ok(())
     }
 
@@ -90,7 +90,7 @@ impl<'a> Candidates<'a> {
     /// Old runs for a text to match `content` with, which belongs to `member`.
     pub(super) fn text(&self, member: &NewMember, content: &[u8]) -> Vec<Segment> {
         let named = self.named(member);
-        let (votes, samples) = self.samples.votes(content);
+        let (votes, samples) = self.samples.as_ref().map(|s| s.votes(content)).unwrap_or_default();
         let voted = |m: usize| votes.iter().find(|v| self.files[v.file as usize] == m);
         let mut chosen: Vec<usize> = Vec::new();
         let mut join = |m: usize| {

