@@ -103,22 +103,22 @@ fn pair() -> (Vec<u8>, Vec<u8>) {
         .dir("usr")
         .file("usr/same", &program)
         .file("usr/lib.so", &library)
-        .file("usr/moved", &text(5, 30_000))
-        .file("usr/changelog.gz", &gzip_9(&changelog))
-        .file("usr/zlib.gz", &gzip(&changelog, 6))
-        .file("usr/app.jar", &zip(&entries(1)))
+        .file("usr/moved", text(5, 30_000))
+        .file("usr/changelog.gz", gzip_9(&changelog))
+        .file("usr/zlib.gz", gzip(&changelog, 6))
+        .file("usr/app.jar", zip(&entries(1)))
         .file("usr/gone", b"gone")
         .symlink("usr/link", "same")
         .finish();
     let new = TarBuilder::new()
         .dir("usr")
         .file("usr/same", &program)
-        .file("usr/lib.so", &mutate(&library, 7, 60))
-        .file("usr/new/moved", &text(5, 30_000))
-        .file("usr/changelog.gz", &gzip_9(&news))
-        .file("usr/zlib.gz", &gzip(&news, 6))
-        .file("usr/app.jar", &zip(&entries(2)))
-        .file("usr/fresh", &text(77, 9000))
+        .file("usr/lib.so", mutate(&library, 7, 60))
+        .file("usr/new/moved", text(5, 30_000))
+        .file("usr/changelog.gz", gzip_9(&news))
+        .file("usr/zlib.gz", gzip(&news, 6))
+        .file("usr/app.jar", zip(&entries(2)))
+        .file("usr/fresh", text(77, 9000))
         .file("usr/empty", b"")
         .symlink("usr/link", "lib.so")
         .hardlink("usr/hard", "usr/same")
@@ -146,10 +146,10 @@ fn every_way_comes_back_and_none_is_large() {
 fn an_unchanged_image_costs_next_to_nothing() {
     let mut builder = TarBuilder::new();
     for i in 0..3000 {
-        builder.file(&format!("usr/share/{}/{i}", i / 50), &binary(i, 40));
+        builder.file(format!("usr/share/{}/{i}", i / 50), binary(i, 40));
     }
     let image = builder.finish();
-    let delta = round_trip(&[image.clone()], &image, &Options::default());
+    let delta = round_trip(std::slice::from_ref(&image), &image, &Options::default());
     assert!(delta.len() < 300, "{} bytes for nothing", delta.len());
 }
 
@@ -179,11 +179,11 @@ fn all_efforts_and_parts_give_the_target() {
 #[test]
 fn bytes_do_not_depend_on_threads() {
     let (old, new) = pair();
-    let one = make(&[old.clone()], &new, &Options::default()).0;
+    let one = make(std::slice::from_ref(&old), &new, &Options::default()).0;
     for n in [2, 3, 8] {
         let threads = NonZeroUsize::new(n).unwrap();
         assert!(
-            make(&[old.clone()], &new, &Options { threads, ..Options::default() }).0 == one,
+            make(std::slice::from_ref(&old), &new, &Options { threads, ..Options::default() }).0 == one,
             "{n} threads"
         );
     }
@@ -192,7 +192,8 @@ fn bytes_do_not_depend_on_threads() {
 #[test]
 fn a_delta_for_a_tree_needs_no_headers() {
     let (old, new) = pair();
-    let (delta, report) = make(&[old.clone()], &new, &Options { base: TREE, ..Options::default() });
+    let (delta, report) =
+        make(std::slice::from_ref(&old), &new, &Options { base: TREE, ..Options::default() });
     let Origin::Tree(tree) = &report.head.origin else { panic!("{:?}", report.head.origin) };
     let archives: Vec<&dyn ReadAt> = vec![&old];
     let source = coracle_codec::source::TarSource::new(archives, Default::default(), &Quiet).unwrap();
@@ -231,7 +232,7 @@ fn a_delta_for_a_tree_needs_no_headers() {
 #[test]
 fn a_wrong_source_is_told_before_any_output() {
     let (old, new) = pair();
-    let (delta, _) = make(&[old.clone()], &new, &Options::default());
+    let (delta, _) = make(std::slice::from_ref(&old), &new, &Options::default());
     let mut other = old.clone();
     other[1024 + 512] ^= 1;
     let archives: [&dyn ReadAt; 1] = [&other];
@@ -250,7 +251,7 @@ fn a_wrong_source_is_told_before_any_output() {
 #[test]
 fn memory_and_output_are_bounded() {
     let (old, new) = pair();
-    let (delta, report) = make(&[old.clone()], &new, &Options::default());
+    let (delta, report) = make(std::slice::from_ref(&old), &new, &Options::default());
     let old = [old];
     let limits = Limits { max_memory: report.head.memory - 1, ..Limits::default() };
     assert!(matches!(rebuild(&delta, &old, &limits, 1), Err(Error::MemoryTooLarge { .. })));
@@ -263,7 +264,7 @@ fn several_blocks() -> (Vec<u8>, Vec<u8>) {
     let old = TarBuilder::new().file("a", b"old").finish();
     let mut new = TarBuilder::new();
     for i in 0..7 {
-        new.file(&format!("noise{i}"), &binary(100 + i, 2 << 20));
+        new.file(format!("noise{i}"), binary(100 + i, 2 << 20));
     }
     (old, new.finish())
 }
@@ -296,7 +297,7 @@ fn blocks_are_decoded_beside_each_other_and_damage_names_one() {
 #[test]
 fn explain_accounts_for_every_byte() {
     let (old, new) = pair();
-    let (delta, _) = make(&[old.clone()], &new, &Options::default());
+    let (delta, _) = make(std::slice::from_ref(&old), &new, &Options::default());
     let archives: [&dyn ReadAt; 1] = [&old];
     let limits = Limits::default();
     let x = explain(&delta[..], Sources::Archives(&archives), &new, &limits, &Quiet).unwrap();
@@ -334,13 +335,14 @@ fn odd_archives_come_back() {
     let bare = new[..new.len() - 1024].to_vec();
     let mut dirty = TarBuilder::new().file("a", b"not padded with zeros").file("b", b"2").finish();
     dirty[512 + 100] = 7;
-    let long = TarBuilder::new().file(&"long/".repeat(40), b"long name").finish();
+    let long = TarBuilder::new().file("long/".repeat(40), b"long name").finish();
     for target in [tail, bare, dirty, long, vec![0; 1024], Vec::new()] {
-        round_trip(&[old.clone()], &target, &Options::default());
+        round_trip(std::slice::from_ref(&old), &target, &Options::default());
         round_trip(&[], &target, &Options::default());
         round_trip(&[target.clone(), old.clone()], &target, &Options::default());
-        let (delta, _) = make(&[old.clone()], &target, &Options { base: TREE, ..Options::default() });
-        assert!(rebuild(&delta, &[old.clone()], &Limits::default(), 1).unwrap() == target);
+        let (delta, _) =
+            make(std::slice::from_ref(&old), &target, &Options { base: TREE, ..Options::default() });
+        assert!(rebuild(&delta, std::slice::from_ref(&old), &Limits::default(), 1).unwrap() == target);
     }
 }
 
@@ -356,7 +358,7 @@ fn a_cancelled_run_stops() {
     let archives: [&dyn ReadAt; 1] = [&old];
     let made = diff(&archives, &new, &mut Vec::new(), &Options::default(), &Stop);
     assert!(matches!(made, Err(coracle_codec::native::DiffError::Cancelled)));
-    let (delta, _) = make(&[old.clone()], &new, &Options::default());
+    let (delta, _) = make(std::slice::from_ref(&old), &new, &Options::default());
     let sources = Sources::Archives(&archives);
     let error = apply(&delta[..], sources, &mut Vec::new(), &Limits::default(), NonZeroUsize::MIN, &Stop);
     assert!(matches!(error, Err(Error::Cancelled)));
@@ -369,8 +371,8 @@ proptest! {
     fn any_edit_comes_back(seed in 0u64..1000, edits in 0usize..200, len in 0usize..20_000, level in 1u8..=6) {
         let content = if seed % 2 == 0 { binary(seed, len) } else { text(seed, len) };
         let changed = if len > 0 { mutate(&content, seed + 1, edits) } else { content.clone() };
-        let old = TarBuilder::new().file("x", &content).file("y.gz", &gzip_9(&content)).finish();
-        let new = TarBuilder::new().file("y.gz", &gzip_9(&changed)).file("x", &changed).finish();
+        let old = TarBuilder::new().file("x", &content).file("y.gz", gzip_9(&content)).finish();
+        let new = TarBuilder::new().file("y.gz", gzip_9(&changed)).file("x", &changed).finish();
         round_trip(&[old], &new, &Options { effort: Effort::new(level).unwrap(), ..Options::default() });
     }
 

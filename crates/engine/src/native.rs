@@ -165,10 +165,10 @@ pub(crate) fn explain(
 }
 
 /// The first bytes of a delta, and all of it for reading on.
-pub(crate) fn peek<R: Read>(mut delta: R) -> io::Result<(bool, io::Chain<io::Cursor<Vec<u8>>, R>)> {
+pub(crate) fn peek<'r>(mut delta: impl Read + 'r) -> io::Result<(bool, Box<dyn Read + 'r>)> {
     let mut start = Vec::new();
     delta.by_ref().take(MAGIC_LEN as u64).read_to_end(&mut start)?;
     // Another version is this format's business too.
     let ours = start.len() == MAGIC_LEN && start[..MAGIC_LEN - 1] == native::MAGIC[..MAGIC_LEN - 1];
-    Ok((ours, io::Cursor::new(start).chain(delta)))
+    Ok((ours, Box::new(io::Cursor::new(start).chain(delta))))
 }

@@ -11,10 +11,15 @@
 //! | [`compress_detect`] | `compress::decoder` | a second run over small pieces, and its bounds |
 //! | [`tardiff_parse`] | `tardiff::OpReader` | [`model::parse`] |
 //! | [`tardiff_apply`] | `tardiff::apply` | [`model::apply`] |
+//! | [`native_head`] | `native::Head` | writing it again |
+//! | [`native_apply`] | `native::apply` | the second decoder of the testkit |
+//! | [`native_entropy`] | `native::entropy` | the second decoder, and encoding |
+//! | [`native_members`] | `native::deflate` | the second encoder, and another inflater |
 
 mod compress;
 mod frame;
 pub mod model;
+mod native;
 mod pieces;
 mod tar;
 mod tardiff;
@@ -22,6 +27,7 @@ pub mod tree;
 
 pub use compress::compress_detect;
 pub use frame::stored_frame;
+pub use native::{native_apply, native_entropy, native_head, native_members, old_archive};
 pub use tar::tar_read;
 pub use tardiff::{tardiff_apply, tardiff_parse};
 
@@ -29,9 +35,13 @@ pub use tardiff::{tardiff_apply, tardiff_parse};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 4] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("tar_read", tar_read),
     ("compress_detect", compress_detect),
     ("tardiff_parse", tardiff_parse),
     ("tardiff_apply", tardiff_apply),
+    ("native_head", native_head),
+    ("native_apply", native_apply),
+    ("native_entropy", native_entropy),
+    ("native_members", native_members),
 ];

@@ -104,7 +104,7 @@ impl Encoder<'_> {
     fn emit(&mut self, token: Token, at: usize) -> bool {
         self.tokens.push(token);
         let n = self.tokens.len();
-        if self.gzip && self.level >= 3 && n % 4096 == 0 {
+        if self.gzip && self.level >= 3 && n.is_multiple_of(4096) {
             let matches = self.tokens.iter().filter_map(|t| match t {
                 Token::Match(distance, _) => Some(5 + distance_code(*distance).1 as usize),
                 Token::Literal(_) => None,

@@ -29,6 +29,11 @@ pub fn deflate_stream(content: &[u8], encoder: u64) -> Result<Vec<u8>, String> {
     deflate::encode(content, encoder)
 }
 
+/// What `len` bytes a stream of method 3 decodes to (section 7.4).
+pub fn mixed(encoded: &[u8], len: usize) -> Vec<u8> {
+    mixing::decode(encoded, len)
+}
+
 /// Bytes that are read from the front.
 struct Bytes<'a>(&'a [u8]);
 
@@ -286,7 +291,7 @@ impl Maker<'_> {
             Some(n) if self.is_tree => self.named(&self.members[n].path),
             Some(n) => self.members[n].framing.clone(),
         };
-        if reference.is_empty() || reference.len() % 512 != 0 {
+        if reference.is_empty() || !reference.len().is_multiple_of(512) {
             return Err("a reference without blocks".into());
         }
         let flags = self.s[HEADERS].number()?;

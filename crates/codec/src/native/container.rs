@@ -377,7 +377,7 @@ mod tests {
     fn trees_come_back() {
         let path = |i: u32| format!("usr/share/{}/{i}", i / 7).into_bytes();
         let files: Vec<_> =
-            (0..200).map(|i| TreeFile { path: path(i), size: u64::from(i) << i % 40 }).collect();
+            (0..200).map(|i| TreeFile { path: path(i), size: u64::from(i) << (i % 40) }).collect();
         let tree = Tree { files, digest: Digest::of(b"all"), checks: vec![[7; 4]; 4] };
         let head = Head { origin: Origin::Tree(tree.clone()), memory: 1 << 24, ..head() };
         assert_eq!(Head::read(&mut &head.to_bytes()[..], &Limits::default()).unwrap(), head);

@@ -320,8 +320,11 @@ mod tests {
         block
     }
 
+    /// Framing, reference, length of the content.
+    type Case = (Vec<u8>, Option<Vec<u8>>, u64);
+
     /// Encodes and decodes; returns how many bytes it took.
-    fn round_trip(list: &[(Vec<u8>, Option<Vec<u8>>, u64)]) -> usize {
+    fn round_trip(list: &[Case]) -> usize {
         let (mut headers, mut names) = (Vec::new(), Vec::new());
         let mut memory = Memory::default();
         for (framing, reference, content) in list {

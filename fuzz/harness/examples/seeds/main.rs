@@ -4,6 +4,7 @@
 //! `seed-...`; minimising a corpus gives them other names.
 
 mod deltas;
+mod native;
 mod streams;
 mod tars;
 mod xz;
@@ -29,6 +30,10 @@ fn main() -> Outcome {
         ("compress_detect", streams::seeds()?),
         ("tardiff_parse", deltas.clone()),
         ("tardiff_apply", deltas),
+        ("native_head", native::heads()?),
+        ("native_apply", native::deltas()?),
+        ("native_entropy", native::streams()),
+        ("native_members", native::members()),
     ] {
         let folder = corpus.join(target);
         std::fs::create_dir_all(&folder)?;

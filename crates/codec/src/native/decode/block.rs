@@ -193,7 +193,7 @@ impl<'a> Work<'a> {
         let reference = match input.headers.number()? {
             0 => None,
             value => {
-                let step = (value - 1 >> 1) as i64 ^ -((value - 1 & 1) as i64);
+                let step = ((value - 1) >> 1) as i64 ^ -(((value - 1) & 1) as i64);
                 let number = state.next_reference.checked_add_signed(step);
                 let number = number.filter(|&n| n < self.base.count());
                 let number = number.ok_or(Error::Contradiction("a header refers to no old member"))?;
@@ -202,7 +202,7 @@ impl<'a> Work<'a> {
             }
         };
         let framing = reference.map(|n| self.base.framing(n, &state.memory)).transpose()?;
-        if framing.as_ref().is_some_and(|f| f.is_empty() || f.len() as u64 % items::BLOCK != 0) {
+        if framing.as_ref().is_some_and(|f| f.is_empty() || !(f.len() as u64).is_multiple_of(items::BLOCK)) {
             return Err(Error::Contradiction("a header refers to a member without header blocks"));
         }
         let base = framing.as_deref().zip(reference.map(|n| self.base.len(n)));

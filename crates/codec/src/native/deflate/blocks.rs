@@ -127,13 +127,13 @@ impl Blocks {
     /// Ends the block, which stands for `content`.
     pub(super) fn flush(&mut self, content: &[u8], last: bool) {
         let mut literals =
-            Tree::new(&mut self.l_count, MAX_BITS, |i| if i < 257 { 0 } else { u32::from(L_EXTRA[i - 257]) });
-        let mut distances = Tree::new(&mut self.d_count, MAX_BITS, d_extra);
+            Tree::new(&self.l_count, MAX_BITS, |i| if i < 257 { 0 } else { u32::from(L_EXTRA[i - 257]) });
+        let mut distances = Tree::new(&self.d_count, MAX_BITS, d_extra);
         let mut bl_count = [0; BL_CODES];
         for tree in [&literals, &distances] {
             code_lengths(&tree.lens[..=tree.max_code], |code, _, _| bl_count[code] += 1);
         }
-        let codes = Tree::new(&mut bl_count, MAX_BL_BITS, |i| u32::from(BL_EXTRA[i]));
+        let codes = Tree::new(&bl_count, MAX_BL_BITS, |i| u32::from(BL_EXTRA[i]));
         let sent = (3..BL_CODES).rev().find(|&i| codes.lens[BL_ORDER[i]] != 0).unwrap_or(2) + 1;
         let optimal = literals.bits + distances.bits + codes.bits + 3 * sent as u64 + 14;
         let fixed: u64 = (0..L_CODES)
@@ -152,7 +152,7 @@ impl Blocks {
             self.bits.out.extend_from_slice(content);
         } else if fixed == best {
             self.bits.put(1 << 1 | last, 3);
-            literals.lens = (0..L_CODES + 2).map(|i| fixed_len(i)).collect();
+            literals.lens = (0..L_CODES + 2).map(fixed_len).collect();
             distances.lens = vec![5; D_CODES];
             self.body(&literals.codes(), &distances.codes());
         } else {
@@ -220,7 +220,7 @@ struct Tree {
 }
 
 impl Tree {
-    fn new(counts: &mut [u32], max_len: usize, extra: impl Fn(usize) -> u32) -> Self {
+    fn new(counts: &[u32], max_len: usize, extra: impl Fn(usize) -> u32) -> Self {
         let n = counts.len();
         let extra: Vec<u8> = (0..n).map(|i| extra(i) as u8).collect();
         let real: Vec<u32> = counts.to_vec();
@@ -231,8 +231,7 @@ impl Tree {
         let mut heap = Heap { nodes: Vec::with_capacity(n + 1) };
         heap.nodes.push(0);
         let mut max_code = None;
-        for (i, &f) in freq[..n].iter().enumerate().filter(|(_, f)| **f != 0) {
-            debug_assert!(f != 0);
+        for (i, _) in freq[..n].iter().enumerate().filter(|(_, f)| **f != 0) {
             heap.nodes.push(i);
             max_code = Some(i);
         }
@@ -453,7 +452,7 @@ mod tests {
         for counts in [vec![1, 1], vec![0; 30], vec![5], vec![1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233]]
         {
             for max in [4, 7, 15] {
-                let tree = Tree::new(&mut counts.clone(), max, |_| 0);
+                let tree = Tree::new(&counts, max, |_| 0);
                 let used = tree.lens.iter().filter(|&&l| l > 0);
                 let sum: u32 = used.map(|&l| 1u32 << (15 - l)).sum();
                 assert!(sum == 1 << 15 || counts.len() == 1, "{counts:?}: {:?}", tree.lens);

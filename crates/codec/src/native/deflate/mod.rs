@@ -48,7 +48,7 @@ impl Encoder {
     }
 
     /// The number in a delta.
-    pub(crate) fn number(self) -> u64 {
+    pub fn number(self) -> u64 {
         let family = match self.family {
             Family::Zlib => 0,
             Family::Gzip => 1,
@@ -56,7 +56,11 @@ impl Encoder {
         family << 8 | u64::from(self.level) << 4 | u64::from(self.mem_level)
     }
 
-    pub(crate) fn of(number: u64) -> Result<Self, Error> {
+    /// The encoder with a number.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`].
+    pub fn of(number: u64) -> Result<Self, Error> {
         let unknown = Error::Unknown { what: "deflate encoder", value: number };
         let family = match number >> 8 {
             0 => Family::Zlib,
@@ -84,15 +88,18 @@ pub(crate) fn memory() -> u64 {
 
 /// Why a stream was not rebuilt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub enum Stop {
     /// It differs from the one that was wanted.
     Differs,
     /// It takes more work than allowed.
     TooMuchWork,
 }
 
-/// What `encoder` makes of `content`.
-pub(crate) fn rebuild(content: &[u8], encoder: Encoder) -> Result<Vec<u8>, Stop> {
+/// What `encoder` makes of `content`. Takes about as long as that program does, and no more than section 8.4 allows.
+///
+/// # Errors
+/// [`Stop::TooMuchWork`].
+pub fn rebuild(content: &[u8], encoder: Encoder) -> Result<Vec<u8>, Stop> {
     tokens::deflate(content, encoder, work_limit(content.len()), |_| true)
 }
 

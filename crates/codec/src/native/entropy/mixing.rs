@@ -268,7 +268,7 @@ fn train(weights: &mut [i32; INPUTS], inputs: &[i32; INPUTS], output: i32, bit: 
 fn adapt(slot: &mut u32, bit: u32, rate: &[u32]) {
     let (p, n) = (*slot >> 10, *slot & 1023);
     let target = if bit == 1 { (1 << 22) - 1 } else { 0 };
-    let step = (target - i64::from(p)) * i64::from(rate[n as usize]) >> 16;
+    let step = ((target - i64::from(p)) * i64::from(rate[n as usize])) >> 16;
     *slot = ((i64::from(p) + step) as u32) << 10 | (n + 1).min(LIMIT);
 }
 
@@ -341,7 +341,7 @@ pub(crate) fn decode(encoded: &[u8], len: usize) -> Vec<u8> {
 /// Where the interval is cut: up to here the bit is 1.
 fn split(low: u32, high: u32, probability: u32) -> u32 {
     let range = u64::from(high - low);
-    low + (range * u64::from(probability) >> 16) as u32
+    low + ((range * u64::from(probability)) >> 16) as u32
 }
 
 #[cfg(test)]

@@ -33,10 +33,11 @@ pub enum Method {
 }
 
 impl Method {
-    const ALL: [Method; 4] = [Method::Stored, Method::Zstd, Method::Lzma, Method::Mixing];
+    /// All methods, in the order of their numbers.
+    pub const ALL: [Method; 4] = [Method::Stored, Method::Zstd, Method::Lzma, Method::Mixing];
 
     /// The number in a delta.
-    pub(crate) fn number(self) -> u64 {
+    pub fn number(self) -> u64 {
         self as u64
     }
 
@@ -56,7 +57,7 @@ impl Method {
     }
 
     /// Bytes of memory to decode `len` bytes, these not counted (section 4.3).
-    pub(crate) fn memory(self, len: u64) -> u64 {
+    pub fn memory(self, len: u64) -> u64 {
         match self {
             Method::Stored => 0,
             Method::Zstd => len.next_power_of_two().min(1 << ZSTD_WINDOW) + ZSTD_MEMORY,
@@ -72,8 +73,8 @@ fn dictionary(len: u64) -> u32 {
     1 << log.clamp(LZMA_DICTIONARY.0, LZMA_DICTIONARY.1)
 }
 
-/// Compresses `data` by one method. `level` is that of zstd or LZMA; the others have none.
-pub(crate) fn encode(method: Method, data: &[u8], level: i32) -> Vec<u8> {
+/// Compresses `data` by one method. `level` is that of zstd (1 to 22) or LZMA (0 to 9); the others have none.
+pub fn encode(method: Method, data: &[u8], level: i32) -> Vec<u8> {
     match method {
         Method::Stored => data.to_vec(),
         Method::Zstd => zstd(data, level).unwrap_or_else(|e| unreachable!("zstd into memory: {e}")),
@@ -106,8 +107,11 @@ fn lzma(data: &[u8], preset: u32) -> std::io::Result<Vec<u8>> {
     writer.finish()
 }
 
-/// Decompresses exactly `len` bytes; what `encoded` holds beyond them is an error.
-pub(crate) fn decode(method: Method, encoded: &[u8], len: usize) -> Result<Vec<u8>, String> {
+/// Decompresses exactly `len` bytes. Takes these and [`Method::memory`].
+///
+/// # Errors
+/// What the decoder says; `encoded` does not give this many bytes, or more than these.
+pub fn decode(method: Method, encoded: &[u8], len: usize) -> Result<Vec<u8>, String> {
     let out = match method {
         Method::Stored => encoded.to_vec(),
         Method::Zstd => {
