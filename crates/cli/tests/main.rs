@@ -11,6 +11,7 @@ mod disk;
 mod hostile;
 mod json;
 mod long;
+mod native;
 mod options;
 mod outputs;
 mod signals;

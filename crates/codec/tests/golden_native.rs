@@ -393,7 +393,9 @@ fn bad_vectors_are_refused_with_their_errors() {
         let wanted = case["expect_error"].as_str().unwrap();
         match run(&delta, &old) {
             Ok(_) => wrong.push(format!("{name} was accepted")),
-            Err(error) if !error.starts_with(wanted) => wrong.push(format!("{name}: {error}; wanted {wanted}")),
+            Err(error) if !error.starts_with(wanted) => {
+                wrong.push(format!("{name}: {error}; wanted {wanted}"))
+            }
             Err(_) => {}
         }
     }

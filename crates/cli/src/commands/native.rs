@@ -156,7 +156,7 @@ pub fn delta_json(path: &str, d: &Delta) -> String {
         }
         Origin::Tree(tree) => {
             let files = tree.files.iter().map(|f| json!({ "path": show(&f.path), "bytes": f.size }));
-            all["files"] = files.collect();
+            all["files_used"] = files.collect();
         }
     }
     all.to_string()
