@@ -298,9 +298,15 @@ fn bad() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "rebuilt deflate stream has 4 bytes",
         ),
         (
-            "rebuilt-memory",
+            "rebuilt-ratio",
             part(&[2, 1, 5, 0, 0, 0, 1, 0, 0x99, 3, 5, 0xff, 0xff, 0xff, 0x7f], &[]),
-            "delta takes more than the",
+            "delta asks for more work",
+        ),
+        ("streams-work", table(&[(0, 1, 1 << 17, b"x")]), "delta asks for more work"),
+        (
+            "mixing-work",
+            with_table(b"", 1 << 20, &[(0, 3, 19 << 20, b"x")], 1 << 26),
+            "delta asks for more work",
         ),
     ]
 }

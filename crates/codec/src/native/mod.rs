@@ -27,6 +27,7 @@ mod items;
 mod numbers;
 mod old;
 mod streams;
+mod work;
 
 pub use container::{Archive, Block, Head, MAGIC, MAGIC_LEN, Origin, Tree, TreeFile};
 pub use decode::{Applied, Sources, apply};

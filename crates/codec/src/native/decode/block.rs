@@ -12,15 +12,12 @@ use crate::native::deflate::{self, Encoder, InflateError};
 use crate::native::framing::Memory;
 use crate::native::numbers::Fields;
 use crate::native::streams::{StreamId, Streams};
+use crate::native::work::{Budget, may_hold};
 use crate::native::{Error, items};
 use crate::observe::{Observer, Stage};
 
 /// Bytes handled at once.
 const CHUNK: usize = 64 << 10;
-/// Inflating that needs no output to pay for it, in bytes (section 8.4).
-const FREE_WORK: u64 = 64 << 20;
-/// Bytes that may be inflated for each byte of the target (section 8.4).
-const WORK_PER_BYTE: u64 = 64;
 
 /// What stays the same from block to block.
 pub(super) struct Work<'a> {
@@ -30,8 +27,8 @@ pub(super) struct Work<'a> {
     see: &'a mut dyn FnMut(ItemUse),
     /// Bytes of the target made so far.
     made: u64,
-    /// Bytes that may still be inflated.
-    inflating: u64,
+    /// Work that may still be asked for.
+    pub budget: Budget,
 }
 
 /// The streams of a block as they are read.
@@ -134,8 +131,7 @@ impl<'a> Work<'a> {
         observer: &'a dyn Observer,
         see: &'a mut dyn FnMut(ItemUse),
     ) -> Self {
-        let inflating = FREE_WORK.saturating_add(head.size.saturating_mul(WORK_PER_BYTE));
-        Work { base, head, observer, see, made: 0, inflating }
+        Work { base, head, observer, see, made: 0, budget: Budget::new(head.size) }
     }
 
     /// Makes the bytes of block `number`, from 0.
@@ -284,6 +280,9 @@ impl<'a> Work<'a> {
                     let encoder = Encoder::of(input.plan.number()?)?;
                     let stream = input.plan.at_most(out.left - end, "length of a deflate stream")?;
                     let content = input.plan.number()?;
+                    if !may_hold(stream, content) {
+                        return Err(Error::TooMuchWork);
+                    }
                     let taken = content.saturating_add(stream).saturating_add(deflate::memory());
                     if taken > room {
                         return Err(Error::MemoryExceeded(self.head.memory));
@@ -308,8 +307,12 @@ impl<'a> Work<'a> {
         let size = self.base.len(member);
         let content = self.base.content(member)?;
         match plan.number()? {
-            items::VIEW_WHOLE => Ok(View::Raw(content, 0, size)),
+            items::VIEW_WHOLE => {
+                self.budget.view(0)?;
+                Ok(View::Raw(content, 0, size))
+            }
             items::VIEW_RANGE => {
+                self.budget.view(0)?;
                 let start = plan.at_most(size, "start of a view")?;
                 let len = plan.at_most(size - start, "length of a view")?;
                 Ok(View::Raw(content, start, len))
@@ -318,7 +321,7 @@ impl<'a> Work<'a> {
                 let offset = plan.at_most(size, "start of a deflate stream")?;
                 let len = plan.number()?;
                 *room = room.checked_sub(len).ok_or(Error::MemoryExceeded(self.head.memory))?;
-                self.inflating = self.inflating.checked_sub(len).ok_or(Error::TooMuchWork)?;
+                self.budget.view(len)?;
                 let inflated = deflate::inflate_exact(&content, offset, len as usize);
                 inflated.map(View::Inflated).map_err(|e| match e {
                     InflateError::Read(e) => Error::ReadSource(e),

@@ -96,7 +96,9 @@ pub(crate) fn follow(
         let mut blocks = Vec::with_capacity(count);
         for number in done..done + count {
             let block = read_block(&mut delta, &head, number)?;
-            sizes.extend(streams::sizes(&block, &head, number)?);
+            let rows = streams::sizes(&block, &head, number)?;
+            work.budget.streams(&rows, head.blocks[number].output)?;
+            sizes.extend(rows);
             blocks.push(block);
         }
         let decoded = split_all(&blocks, &head, done);

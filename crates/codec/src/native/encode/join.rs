@@ -9,10 +9,12 @@ use super::squeeze::squeeze;
 use super::{Base, DiffError, FileCounts, Options};
 use crate::digest::{Digest, Hasher, Hashing};
 use crate::native::container::{Block, Head, Origin, Tree, TreeFile, group_check};
+use crate::native::entropy::Method;
 use crate::native::framing::Memory;
 use crate::native::items::{self, BLOCK};
 use crate::native::numbers::{put, put_signed};
 use crate::native::streams::{self, StreamId, Streams};
+use crate::native::work::Budget;
 use crate::{ReadAt, Section};
 
 /// A block ends at the first item with which its streams hold this much, or its output is this long.
@@ -51,6 +53,7 @@ pub(super) struct Join<'a> {
     next_reference: u64,
     next_file: u64,
     part_memory: u64,
+    budget: Budget,
 }
 
 impl<'a> Join<'a> {
@@ -71,6 +74,7 @@ impl<'a> Join<'a> {
             next_reference: 0,
             next_file: 0,
             part_memory: 0,
+            budget: Budget::new(new.size()),
         }
     }
 
@@ -278,8 +282,10 @@ impl<'a> Join<'a> {
         }
         let output = self.at - self.start;
         let streams = std::mem::take(&mut self.streams);
-        let (encoded, working) = squeeze(&streams, output, self.options);
+        let (encoded, working) = squeeze(&streams, output, self.budget.mixed(), self.options);
         let (bytes, check) = streams::join(&encoded);
+        let mixed = encoded.iter().filter(|e| e.method == Method::Mixing).map(|e| e.decoded).sum();
+        self.budget.spend_mixed(mixed);
         // Streams and their compressed forms are there while they are decoded, then streams and what parts take.
         let decoding = bytes.len() as u64 + working;
         self.memory = self.memory.max(streams.len() as u64 + decoding.max(self.part_memory));

@@ -25,6 +25,8 @@ const PART_OUTPUT: usize = 16 << 20;
 const MAX_INFLATED: usize = 32 << 20;
 /// Inflated bytes for each byte of a deflate stream: what lies above costs a reader more work than it saves.
 const MAX_RATIO: u64 = 48;
+/// Content that a stream may have in any case.
+const SMALL_CONTENT: u64 = 256;
 
 /// A view that a part needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,7 +183,7 @@ impl<'a> Coder<'a> {
             };
             let len = len as usize;
             let declared = stream.len.is_none_or(|l| l == len as u64);
-            if !declared || inflated.len() as u64 > MAX_RATIO * len as u64 + 4096 {
+            if !declared || inflated.len() as u64 > MAX_RATIO * len as u64 + SMALL_CONTENT {
                 continue;
             }
             match deflate::guess(&inflated, &content[start..start + len], likely.or(stream.likely)) {
@@ -226,7 +228,7 @@ impl<'a> Coder<'a> {
                 }
                 let most = MAX_INFLATED.min(room as usize);
                 match deflate::inflate(&file, stream.start, most) {
-                    Ok((bytes, len)) if bytes.len() as u64 <= MAX_RATIO * len + 4096 => {
+                    Ok((bytes, len)) if bytes.len() as u64 <= MAX_RATIO * len + SMALL_CONTENT => {
                         let kind = ViewKind::Inflated { start: stream.start, len: bytes.len() as u64 };
                         room -= bytes.len() as u64;
                         text.push(View { member: s.member, kind }, &bytes);

@@ -32,12 +32,12 @@ fn settings(effort: u8) -> Settings {
     }
 }
 
-/// Compresses the streams of a block that makes `output` bytes. The memory returned is what decoding takes besides the
+/// Compresses the streams of a block that makes `output` bytes, at most `most` of theirs by mixing. The memory returned is what decoding takes besides the
 /// streams themselves.
-pub(super) fn squeeze(streams: &Streams, output: u64, options: &Options) -> (Vec<Encoded>, u64) {
+pub(super) fn squeeze(streams: &Streams, output: u64, most: u64, options: &Options) -> (Vec<Encoded>, u64) {
     let settings = settings(options.effort.level());
     let mut budget = match settings.mixing {
-        Some(share) if options.parts.mixing => (output / share).max(settings.mixing_free),
+        Some(share) if options.parts.mixing => (output / share).max(settings.mixing_free).min(most),
         _ => 0,
     };
     let mut jobs = Vec::new();
