@@ -311,8 +311,8 @@ fn bad() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     ]
 }
 
-fn run(delta: &[u8], old: &Vec<u8>) -> Result<Vec<u8>, String> {
-    let archives: [&dyn ReadAt; 1] = [old];
+fn run(delta: &[u8], old: &dyn ReadAt) -> Result<Vec<u8>, String> {
+    let archives = [old];
     let limits = Limits { max_output: 1 << 30, max_memory: 1 << 26, ..Limits::default() };
     let mut out = Vec::new();
     let result = apply(delta, Sources::Archives(&archives), &mut out, &limits, NonZeroUsize::MIN, &Quiet);
