@@ -294,6 +294,28 @@ fn blocks_are_decoded_beside_each_other_and_damage_names_one() {
     }
 }
 
+/// Views of a large old file for many small new ones would be more work than a reader does (section 8.4).
+#[test]
+fn no_more_work_is_asked_for_than_readers_do() {
+    let base = text(60, 3000);
+    let large: Vec<u8> = (0..260).flat_map(|i| mutate(&base, i, 6)).collect();
+    let wrap = |content: &[u8]| {
+        let stream = coracle_testkit::native::deflate_stream(content, 0x119).unwrap();
+        [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 3][..], &stream, &[0; 8]].concat()
+    };
+    let old = TarBuilder::new().file("a.gz", wrap(&large)).finish();
+    assert!(old.len() < 64 << 10, "{} bytes: no longer like the new ones by size", old.len());
+    let mut new = TarBuilder::new();
+    for i in 0..130 {
+        new.file(format!("{i}/a.gz"), wrap(&base[i * 20..i * 20 + 250]));
+    }
+    let new = new.finish();
+    let effort = Effort::new(1).unwrap();
+    let (delta, report) = make(std::slice::from_ref(&old), &new, &Options { effort, ..Options::default() });
+    assert!(rebuild(&delta, &[old], &Limits::default(), 1).unwrap() == new);
+    assert!((1..130).contains(&report.rebuilt_streams), "{}", report.rebuilt_streams);
+}
+
 #[test]
 fn explain_accounts_for_every_byte() {
     let (old, new) = pair();

@@ -69,7 +69,11 @@ fn as_json(out: &Path, rebuilt: &Rebuilt, cost: &Cost) -> String {
 }
 
 fn as_text(out: &Path, rebuilt: &Rebuilt, cost: &Cost) -> String {
-    let verdict = if rebuilt.verified { "as expected" } else { "not compared with anything: see --expect" };
+    let verdict = match (rebuilt.verified, &rebuilt.applied) {
+        (true, _) => "as expected",
+        (false, Done::TarDiff(_)) => "not compared with anything: see --expect",
+        (false, Done::Native(_)) => "as the delta says; see --expect",
+    };
     format!(
         "{}: {} bytes\nresult: {} ({verdict})\ntook {}",
         out.display(),

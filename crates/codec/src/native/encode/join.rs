@@ -20,6 +20,9 @@ use crate::{ReadAt, Section};
 /// A block ends at the first item with which its streams hold this much, or its output is this long.
 const BLOCK_STREAMS: usize = 4 << 20;
 const BLOCK_OUTPUT: u64 = 64 << 20;
+/// Bytes of streams of a part for each byte that it makes, and in any case; a block may have more (section 8.4).
+const STREAMS_PER_BYTE: u64 = 96;
+const SMALL_STREAMS: u64 = 1 << 10;
 /// Bytes that are sent without structure at a time.
 const RAW: u64 = 1 << 20;
 /// Largest framing that is a header, in bytes (section 6.2.2).
@@ -105,7 +108,11 @@ impl<'a> Join<'a> {
                 self.tally.other += coded.other_streams;
                 for part in coded.parts {
                     self.cut_if_full();
-                    self.part(&part);
+                    if self.affordable(&part) {
+                        self.part(&part);
+                    } else {
+                        self.raw(self.at + part.len)?;
+                    }
                 }
             }
         }
@@ -238,6 +245,20 @@ impl<'a> Join<'a> {
         self.part_memory = self.part_memory.max(part.memory());
         self.tally.rebuilt += part.rebuilt.len() as u64;
         self.at += part.len;
+    }
+
+    /// Whether a reader may do the work that a part asks for (section 8.4); if so, it is taken from the budget.
+    fn affordable(&mut self, part: &Part) -> bool {
+        let mut budget = self.budget.clone();
+        let views = part.views.iter().try_for_each(|view| match view.kind {
+            ViewKind::Inflated { len, .. } => budget.view(len),
+            _ => budget.view(0),
+        });
+        if views.is_err() || part.streams.len() as u64 > STREAMS_PER_BYTE * part.len + SMALL_STREAMS {
+            return false;
+        }
+        self.budget = budget;
+        true
     }
 
     /// Sends the target up to `end` as zeros and literals.

@@ -222,9 +222,8 @@ pub fn diff(
     })
 }
 
-/// The digest of a target: what applying the delta must give.
 impl Report {
-    /// sha256 of the target.
+    /// sha256 of the target: what applying the delta must give.
     pub fn digest(&self) -> Digest {
         self.head.digest
     }

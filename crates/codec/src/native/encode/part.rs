@@ -120,7 +120,8 @@ struct OldText {
 
 impl OldText {
     fn push(&mut self, view: View, bytes: &[u8]) {
-        if !bytes.is_empty() && !self.views.contains(&view) {
+        let room = (self.views.len() as u64) < items::MAX_VIEWS;
+        if room && !bytes.is_empty() && !self.views.contains(&view) {
             self.bytes.extend_from_slice(bytes);
             self.views.push(view);
             self.ends.push(self.bytes.len());
