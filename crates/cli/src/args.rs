@@ -118,15 +118,15 @@ pub struct Diff {
     /// Format of the delta
     #[arg(long, value_enum, default_value = "tardiff")]
     pub codec: Codec,
-    /// Work put into a smaller native delta, 1 (lowest) to 9 (highest) [default: 5]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=9))]
-    pub effort: Option<u8>,
     /// What a native delta will be applied to
     #[arg(long = "for", value_enum, default_value = "archives")]
     pub target: Target,
     /// Version of the tar-diff format
     #[arg(long, value_enum, default_value = "v1")]
     pub format: Format,
+    /// Work to put into a smaller delta: 1 is the least, 9 the most
+    #[arg(long, value_name = "1..9", value_parser = clap::value_parser!(u8).range(1..=9), default_value_t = 5)]
+    pub effort: u8,
     /// Window of a tar-diff's stream: a power of two up to 128MiB. Applying takes the window and 48 MiB
     #[arg(long, value_name = "SIZE", value_parser = size::parse_window, default_value = "8MiB")]
     pub window: u32,

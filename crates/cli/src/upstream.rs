@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use coracle_codec::tardiff::{Limits, MAX_DICTIONARY, Method, Options, StreamOptions, Version};
+use coracle_codec::tardiff::{Effort, Limits, MAX_DICTIONARY, Method, Options, Version};
 use coracle_codec::{compress, native};
 use coracle_engine::{Context, diff, patch};
 
@@ -207,8 +207,10 @@ fn parse_diff(mut args: &[OsString]) -> Result<(diff::Request, PathBuf), Stop> {
     options.max_suffix_size = mib(max_bsdiff, u64::MAX);
     options.max_patch_size = mib(max_zstd, MAX_DICTIONARY).min(MAX_DICTIONARY);
     options.patch_window_log = window(window_mib)?;
-    options.stream = StreamOptions { level: stream_level(level), ..options.stream };
-    options.patch_level = stream_level(if patch_level == -1 { level } else { patch_level });
+    options.effort = effort(level);
+    options.stream = Options::at(options.effort).stream;
+    options.patch_level =
+        Options::at(effort(if patch_level == -1 { level } else { patch_level })).patch_level;
     let request = diff::Request {
         old: old.iter().map(|p| file(p)).collect(),
         new: file(new),
@@ -263,13 +265,13 @@ fn window(mib: i64) -> Result<Option<u32>, Stop> {
     }
 }
 
-/// Upstream's encoder knows four speeds; each maps to a level of libzstd that is never weaker, and cheap enough beside
-/// our faster matching.
-fn stream_level(level: i64) -> i32 {
-    match level {
-        ..3 => 5,
-        3..6 => 16,
-        6..10 => 18,
-        _ => 19,
-    }
+/// Upstream's encoder knows four speeds; each stands for the effort that spends no more time in all and gives less.
+fn effort(level: i64) -> Effort {
+    let number = match level {
+        ..3 => 4,
+        3..6 => 5,
+        6..10 => 7,
+        _ => 9,
+    };
+    Effort::new(number).unwrap_or(Effort::DEFAULT)
 }

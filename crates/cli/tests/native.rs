@@ -88,7 +88,7 @@ fn inspect_and_explain() {
 #[test]
 fn options_of_one_codec_are_refused_for_the_other() {
     let (place, _) = with_delta("");
-    for options in ["--effort 5", "--for tree", "--codec native --source-prefix usr"] {
+    for options in ["--for tree", "--codec native --source-prefix usr"] {
         place.fails(&format!("diff {options} in/old in/new out/other"), 2, "--");
     }
     assert_eq!(place.run("diff --codec native --effort 0 in/old in/new out/other").code, Some(2));

@@ -18,7 +18,7 @@ use crate::sources::Files;
 
 /// Cheap compression: these tests are about operations.
 fn options() -> Options {
-    Options { stream: StreamOptions { level: 1, window_log: 20 }, patch_level: 3, ..Options::default() }
+    Options { stream: StreamOptions::level(1, 20), patch_level: 3, ..Options::default() }
 }
 
 fn make(old: &[&[u8]], new: &[u8], options: &Options) -> (Vec<u8>, Report) {

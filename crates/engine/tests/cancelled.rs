@@ -67,7 +67,7 @@ fn diff_request(place: &Place, Pair { old, new }: &Pair) -> diff::Request {
         new: place.put("new", new),
         delta: place.out(),
         options: Options {
-            stream: StreamOptions { level: 1, window_log: 20 },
+            stream: StreamOptions::level(1, 20),
             threads: NonZeroUsize::MIN,
             ..Options::default()
         },

@@ -45,7 +45,7 @@ fn a_delta_that_does_not_work_is_not_published() {
             new: place.put("new", &new),
             delta: place.out(),
             options: Options {
-                stream: StreamOptions { level: 1, window_log: 20 },
+                stream: StreamOptions::level(1, 20),
                 threads: NonZeroUsize::MIN,
                 ..Options::default()
             },

@@ -14,7 +14,7 @@ use coracle_testkit::tree::extract_layers;
 
 /// Cheap compression: what counts here is which operations there are.
 fn options() -> Options {
-    Options { stream: StreamOptions { level: 1, ..Options::default().stream }, ..Options::default() }
+    Options { stream: StreamOptions::level(1, 23), ..Options::default() }
 }
 
 /// More than any delta here needs.
@@ -73,9 +73,9 @@ fn the_options_of_the_commands() {
             "coracle diff --format v2",
             Options { version: Version::V2, method: Method::Smallest, ..Options::default() },
         ),
-        ("window of 1 KiB", Options { stream: StreamOptions { level: 3, window_log: 10 }, ..options() }),
+        ("window of 1 KiB", Options { stream: StreamOptions::level(3, 10), ..options() }),
         // The largest that the crate takes.
-        ("window of 128 MiB", Options { stream: StreamOptions { level: 3, window_log: 27 }, ..options() }),
+        ("window of 128 MiB", Options { stream: StreamOptions::level(3, 27), ..options() }),
         ("rolling hash", Options { max_suffix_size: 1000, ..options() }),
         ("pieces", Options { memory: 1 << 20, ..options() }),
         (

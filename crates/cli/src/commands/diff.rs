@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use coracle_codec::tardiff::{Method, Options, StreamOptions, Version};
+use coracle_codec::tardiff::{Effort, Method, Options, StreamOptions, Version};
 use coracle_engine::diff::{Made, Request, run as make};
 use serde_json::json;
 
@@ -23,8 +23,8 @@ pub fn run(args: &Diff) -> Result<(), Failure> {
     if args.codec == Codec::Native {
         return super::native::diff(args, old, new, delta);
     }
-    if args.effort.is_some() || args.target != Target::Archives {
-        return Err(Failure::usage("--effort and --for need --codec native"));
+    if args.target != Target::Archives {
+        return Err(Failure::usage("--for needs --codec native"));
     }
     let to_stdout = is_stdio(delta);
     let prefixes = |paths: &[PathBuf]| paths.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect();
@@ -32,10 +32,11 @@ pub fn run(args: &Diff) -> Result<(), Failure> {
         Format::V1 => (Version::V1, Method::Bsdiff),
         Format::V2 => (Version::V2, Method::Smallest),
     };
+    let basis = Options::at(Effort::new(args.effort).unwrap_or(Effort::DEFAULT));
     let options = Options {
         version,
         method,
-        stream: StreamOptions { window_log: args.window, ..Options::default().stream },
+        stream: StreamOptions { window_log: args.window, ..basis.stream },
         memory: args.memory,
         threads: args.threads.unwrap_or_else(all_cores),
         apply_whiteouts: match args.whiteouts {
@@ -46,7 +47,7 @@ pub fn run(args: &Diff) -> Result<(), Failure> {
         any_mode: args.any_mode,
         source_prefixes: prefixes(&args.source_prefix),
         ignore_prefixes: prefixes(&args.ignore_source_prefix),
-        ..Options::default()
+        ..basis
     };
     let request = Request {
         old: old.to_vec(),

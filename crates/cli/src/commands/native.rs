@@ -34,7 +34,7 @@ pub fn diff(args: &Diff, old: &[PathBuf], new: &Path, delta: &Path) -> Result<()
         },
     };
     let options = Options {
-        effort: args.effort.and_then(Effort::new).unwrap_or_default(),
+        effort: Effort::new(args.effort).unwrap_or_default(),
         memory: args.memory,
         threads: args.threads.unwrap_or_else(all_cores),
         base,

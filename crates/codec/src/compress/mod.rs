@@ -5,7 +5,7 @@
 
 mod zstd;
 
-pub use zstd::{FrameEnd, ZstdReader, ZstdWriter, ZstdWriterOptions};
+pub use zstd::{FrameEnd, Tuning, ZstdReader, ZstdWriter, ZstdWriterOptions, zstd_size};
 
 use std::io::{self, BufRead, BufReader, Read};
 

@@ -3,7 +3,9 @@
 use std::io::{self, BufRead, Read, Write};
 
 use zstd_safe::get_error_name as describe;
-use zstd_safe::{CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, zstd_sys};
+use zstd_safe::{
+    CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, Strategy, zstd_sys,
+};
 
 use super::{Compression, Error};
 
@@ -11,6 +13,13 @@ const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// Longest frame header (RFC 8878 section 3.1.1.1) with its magic, in bytes.
 const MAX_HEADER: usize = 18;
+
+/// Bytes that `content` takes as a zstd frame of that level; at most the bytes of a frame that does not compress.
+pub fn zstd_size(content: &[u8], level: i32) -> usize {
+    let mut out = Vec::with_capacity(zstd_safe::compress_bound(content.len()));
+    zstd_safe::compress(&mut out, content, level)
+        .unwrap_or_else(|code| unreachable!("compressing {} bytes: {}", content.len(), describe(code)))
+}
 
 /// What may follow a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +174,22 @@ pub struct ZstdWriterOptions<'a> {
     pub content_size: Option<u64>,
     /// Look for matches far back in the window with long-distance matching.
     pub long_distance: bool,
+    /// Details in place of those that the level stands for.
+    pub tuning: Option<Tuning>,
+    /// log2 of the largest table in entries of four bytes, where the level would have larger ones.
+    pub max_table_log: Option<u32>,
+}
+
+/// How hard libzstd's optimal parser works (zstd_compression_format does not depend on it). Its levels stop short of
+/// what pays for streams that are mostly zeros: they give up on comparing once a match has `target_length` bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// Weigh in the cost of symbols with statistics of a first pass (`btultra2`), not with rough ones (`btopt`).
+    pub two_passes: bool,
+    /// log2 of the candidates looked at for each position.
+    pub search_log: u32,
+    /// Matches of this length in bytes are taken without weighing alternatives; up to 4095 make a difference.
+    pub target_length: u32,
 }
 
 impl Default for ZstdWriterOptions<'_> {
@@ -175,6 +200,8 @@ impl Default for ZstdWriterOptions<'_> {
             prefix: None,
             content_size: None,
             long_distance: false,
+            tuning: None,
+            max_table_log: None,
         }
     }
 }
@@ -206,6 +233,19 @@ impl<'a, W: Write> ZstdWriter<'a, W> {
         let invalid = |code| io::Error::new(io::ErrorKind::InvalidInput, describe(code));
         let mut ctx = CCtx::create();
         ctx.set_parameter(CParameter::CompressionLevel(options.level)).map_err(invalid)?;
+        let most = options.max_table_log.unwrap_or(u32::MAX);
+        let (chain_log, hash_log) = if options.tuning.is_some() { (24, 22) } else { (22, 21) };
+        if options.tuning.is_some() || options.max_table_log.is_some() {
+            ctx.set_parameter(CParameter::ChainLog(most.clamp(8, chain_log))).map_err(invalid)?;
+            ctx.set_parameter(CParameter::HashLog(most.clamp(8, hash_log))).map_err(invalid)?;
+        }
+        if let Some(Tuning { two_passes, search_log, target_length }) = options.tuning {
+            let strategy = if two_passes { Strategy::ZSTD_btultra2 } else { Strategy::ZSTD_btopt };
+            ctx.set_parameter(CParameter::Strategy(strategy)).map_err(invalid)?;
+            ctx.set_parameter(CParameter::MinMatch(3)).map_err(invalid)?;
+            ctx.set_parameter(CParameter::SearchLog(search_log)).map_err(invalid)?;
+            ctx.set_parameter(CParameter::TargetLength(target_length)).map_err(invalid)?;
+        }
         ctx.set_parameter(CParameter::ChecksumFlag(true)).map_err(invalid)?;
         ctx.set_parameter(CParameter::ContentSizeFlag(options.content_size.is_some())).map_err(invalid)?;
         if let Some(log) = options.window_log {

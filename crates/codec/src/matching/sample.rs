@@ -4,16 +4,13 @@
 //! remembered. Looking up the samples of a new file gives votes for old files and for places in them. The index covers
 //! a whole image in a few megabytes because only a fixed number of samples is kept.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Positions that share one hash beyond this number say nothing about likeness (runs of zeros, padding).
 const MAX_SAME: usize = 8;
 
 /// Bytes that influence one hash: each step shifts a byte's influence up by one bit, out of 64.
 const WINDOW: usize = 64;
-
-/// log2 of the bytes of one voting window within a file.
-const PLACE_LOG: u32 = 18;
 
 /// A sampled position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,7 +54,7 @@ impl Sampler {
                 // A run of one byte gives one hash over and over.
                 if hash != self.last {
                     self.last = hash;
-                    let place = u32::try_from(self.pos >> PLACE_LOG).unwrap_or(u32::MAX);
+                    let place = u32::try_from(self.pos >> SampleIndex::PLACE_LOG).unwrap_or(u32::MAX);
                     self.samples.push(Sample { hash, file: self.file, place });
                 }
             }
@@ -89,49 +86,89 @@ pub struct Votes {
 }
 
 impl SampleIndex {
+    /// log2 of the bytes of one voting window within a file.
+    pub const PLACE_LOG: u32 = 18;
+
     /// Sorts samples taken with one `density`.
     pub fn new(mut samples: Vec<Sample>, density: u32) -> Self {
         samples.sort_unstable();
         SampleIndex { samples, density }
     }
 
-    /// Offset range of a voting window.
-    pub fn place_range(place: u32) -> std::ops::Range<u64> {
-        u64::from(place) << PLACE_LOG..(u64::from(place) + 1) << PLACE_LOG
+    /// The voting window that an offset is in.
+    pub fn place(offset: u64) -> u32 {
+        u32::try_from(offset >> SampleIndex::PLACE_LOG).unwrap_or(u32::MAX)
     }
 
-    /// Votes of `content` for old files, most votes first, then by file number; and the number of samples taken.
-    pub fn votes(&self, content: &[u8]) -> (Vec<Votes>, u32) {
+    /// Offset range of a voting window.
+    pub fn place_range(place: u32) -> std::ops::Range<u64> {
+        u64::from(place) << SampleIndex::PLACE_LOG..(u64::from(place) + 1) << SampleIndex::PLACE_LOG
+    }
+
+    /// Chooses up to `most` old files that have, together, most of `content`'s samples: each in its turn the one with most samples
+    /// that none before it has. `first`, if given, is chosen in any case. A further file joins for `enough` samples.
+    ///
+    /// Returns them in the order of choice, with all their votes, not only new ones; and the number of samples taken.
+    pub fn cover(
+        &self,
+        content: &[u8],
+        first: Option<u32>,
+        most: usize,
+        enough: impl Fn(u32) -> u32,
+    ) -> (Vec<Votes>, u32) {
         let mut sampler = Sampler::new(0, self.density);
         sampler.update(content);
         let mut wanted: Vec<u32> = sampler.finish().into_iter().map(|s| s.hash).collect();
         wanted.sort_unstable();
         wanted.dedup();
-        let mut by_place: HashMap<(u32, u32), u32> = HashMap::new();
+        let enough = enough(wanted.len() as u32);
+        let mut hits: Vec<&[Sample]> = Vec::new();
         for &hash in &wanted {
             let from = self.samples.partition_point(|s| s.hash < hash);
             let same = self.samples[from..].iter().take(MAX_SAME + 1).take_while(|s| s.hash == hash).count();
-            if same <= MAX_SAME {
-                for s in &self.samples[from..from + same] {
-                    *by_place.entry((s.file, s.place)).or_default() += 1;
-                }
+            if same > 0 && same <= MAX_SAME {
+                hits.push(&self.samples[from..from + same]);
             }
         }
-        let mut by_place: Vec<_> = by_place.into_iter().collect();
-        by_place.sort_unstable();
-        let mut all: Vec<Votes> = Vec::new();
-        for ((file, place), votes) in by_place {
-            match all.last_mut().filter(|v| v.file == file) {
-                Some(v) => {
-                    v.votes += votes;
-                    v.places.push((place, votes));
-                }
-                None => all.push(Votes { file, votes, places: vec![(place, votes)] }),
-            }
+        let mut chosen: Vec<Votes> = Vec::new();
+        let mut open = hits.clone();
+        while chosen.len() < most {
+            let next = match first.filter(|_| chosen.is_empty()) {
+                Some(file) => file,
+                None => match leader(&open) {
+                    Some((file, votes)) if votes >= enough => file,
+                    _ => break,
+                },
+            };
+            chosen.push(votes(next, &hits));
+            open.retain(|same| same.iter().all(|s| s.file != next));
         }
-        all.sort_by_key(|v| (std::cmp::Reverse(v.votes), v.file));
-        (all, wanted.len() as u32)
+        (chosen, wanted.len() as u32)
     }
+}
+
+/// The file with most votes, the first of several; a file has one vote for each hash it holds.
+fn leader(hits: &[&[Sample]]) -> Option<(u32, u32)> {
+    let mut counts: HashMap<u32, u32> = HashMap::new();
+    for same in hits {
+        // Samples of one hash are sorted by file.
+        let mut before = None;
+        for s in same.iter().filter(|s| before.replace(s.file) != Some(s.file)) {
+            *counts.entry(s.file).or_default() += 1;
+        }
+    }
+    counts.into_iter().max_by_key(|&(file, n)| (n, std::cmp::Reverse(file)))
+}
+
+fn votes(file: u32, hits: &[&[Sample]]) -> Votes {
+    let mut places: BTreeMap<u32, u32> = BTreeMap::new();
+    let mut votes = 0;
+    for same in hits {
+        let mut here = same.iter().filter(|s| s.file == file).peekable();
+        votes += u32::from(here.peek().is_some());
+        here.for_each(|s| *places.entry(s.place).or_default() += 1);
+    }
+    Votes { file, votes, places: places.into_iter().collect() }
 }
 
 /// Random numbers, one for each byte value (splitmix64 from a fixed seed).
@@ -165,10 +202,17 @@ mod tests {
             s.finish()
         });
         let index = SampleIndex::new(samples.collect(), density);
-        let (votes, samples) = index.votes(&mutate(&files[13], 5, 20));
+        let (votes, samples) = index.cover(&mutate(&files[13], 5, 20), None, 3, |_| 4);
+        assert_eq!(votes.len(), 1);
         assert_eq!(votes[0].file, 13);
         assert!(votes[0].votes * 2 > samples, "{} of {samples}", votes[0].votes);
-        assert!(index.votes(&binary(99, 5000)).0.iter().all(|v| v.votes < 4));
+        assert_eq!(index.cover(&binary(99, 5000), None, 3, |_| 4).0, []);
+        // Parts of three files, under the name of a fourth.
+        let mixed = [&files[4][..20_000], &files[9][10_000..50_000], &files[2][..10_000]].concat();
+        let (votes, _) = index.cover(&mixed, Some(17), 4, |_| 4);
+        assert_eq!(votes.iter().map(|v| v.file).collect::<Vec<_>>(), [17, 9, 4, 2]);
+        assert_eq!(votes[0].votes, 0);
+        assert_eq!(index.cover(&mixed, None, 2, |_| 4).0.len(), 2);
     }
 
     #[test]

@@ -23,13 +23,11 @@ const TREE: u64 = 1;
 /// Most files of a tree (section 4.2.2).
 pub const MAX_FILES: u64 = 1 << 22;
 /// Largest table of files, in bytes (section 4.2.2).
-pub const MAX_TABLE: u64 = 1 << 28;
+pub const MAX_TABLE: u64 = 1 << 26;
 /// Longest path of a file (section 4.2.2).
 pub const MAX_PATH: u64 = 4096;
 /// Bytes of memory that a file of a tree takes besides its path (section 4.3).
 pub(crate) const ROW: u64 = 64;
-/// Level of zstd where a table of files is compressed by it.
-const TABLE_LEVEL: i32 = 19;
 /// Most blocks (section 4.2).
 pub const MAX_BLOCKS: u64 = 1 << 20;
 /// Bytes of a check: the first of a sha256 (section 4.4).
@@ -219,7 +217,7 @@ impl Tree {
     pub(crate) fn memory(&self) -> u64 {
         let paths: u64 = self.files.iter().map(|f| f.path.len() as u64 + ROW).sum();
         let table = self.table().len() as u64;
-        paths.max(table + Method::Zstd.memory(table).max(Method::Mixing.memory(table)))
+        paths.max(table + Method::Mixing.memory(table))
     }
 
     fn table(&self) -> Vec<u8> {
@@ -238,8 +236,8 @@ impl Tree {
 
     fn write(&self, head: &mut Vec<u8>) {
         let table = self.table();
-        let encoded = [Method::Stored, Method::Zstd, Method::Mixing]
-            .map(|method| (method, entropy::encode(method, &table, TABLE_LEVEL)));
+        let encoded =
+            [Method::Stored, Method::Mixing].map(|method| (method, entropy::encode(method, &table, 0)));
         let (method, bytes) = encoded.into_iter().min_by_key(|(_, b)| b.len()).unwrap_or_default();
         put(head, self.files.len() as u64);
         put(head, method.number());

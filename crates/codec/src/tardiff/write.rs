@@ -3,15 +3,37 @@
 use std::io::{self, Write};
 
 use super::{MAX_ADD, Op, OpCounts, Version};
-use crate::compress::{ZstdWriter, ZstdWriterOptions};
+use crate::compress::{Tuning, ZstdWriter, ZstdWriterOptions};
 
 /// How the operation stream is compressed.
 #[derive(Debug, Clone, Copy)]
 pub struct StreamOptions {
     /// libzstd level.
     pub level: i32,
+    /// Details in place of those of the level.
+    pub tuning: Option<Tuning>,
     /// Window as log2 of bytes.
     pub window_log: u32,
+    /// log2 of the largest table that libzstd may have, in entries of four bytes; `None` leaves it to the level.
+    pub max_table_log: Option<u32>,
+}
+
+impl StreamOptions {
+    /// A level of libzstd as it is.
+    pub fn level(level: i32, window_log: u32) -> Self {
+        StreamOptions { level, tuning: None, window_log, max_table_log: None }
+    }
+
+    /// The same with a window and tables that take about a sixth of `memory` bytes at most.
+    pub(crate) fn fit(self, memory: u64) -> Self {
+        let log = (memory / 16).max(1 << 12).ilog2();
+        StreamOptions {
+            window_log: self.window_log.min(log).max(10),
+            // The window of the default is the first to go, at less than 128 MiB.
+            max_table_log: (log < 26).then_some(log - 2),
+            ..self
+        }
+    }
 }
 
 /// A DATA operation is written when this many bytes have gathered.
@@ -40,6 +62,8 @@ impl<W: Write> OpWriter<W> {
             out,
             ZstdWriterOptions {
                 level: options.level,
+                tuning: options.tuning,
+                max_table_log: options.max_table_log,
                 window_log: Some(options.window_log),
                 ..Default::default()
             },
@@ -206,7 +230,7 @@ mod tests {
     }
 
     fn writer(version: Version) -> OpWriter<Vec<u8>> {
-        OpWriter::new(Vec::new(), version, StreamOptions { level: 1, window_log: 20 }).unwrap()
+        OpWriter::new(Vec::new(), version, StreamOptions::level(1, 20)).unwrap()
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn add(seeds: &mut Seeds, name: &str, delta: Vec<u8>) {
 
 /// What the writer makes for the tree of the harness.
 fn written(version: Version) -> Outcome<Vec<u8>> {
-    let mut w = OpWriter::new(Vec::new(), version, StreamOptions { level: 3, window_log: 18 })?;
+    let mut w = OpWriter::new(Vec::new(), version, StreamOptions::level(3, 18))?;
     w.literal(b"some header")?;
     w.copy(b"d/conf", 0, 3000)?;
     w.copy(b"d/tool", 4000, 96)?;

@@ -10,6 +10,9 @@ use crate::observe::{Observer, Stage};
 /// Old files below this size may join a text by name alone.
 const SMALL: u64 = 1 << 20;
 
+/// A further old file joins if it has one in so many of the samples of a new file that no other has.
+const JOINS: u32 = 20;
+
 /// A run of an old file that is part of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Segment {
@@ -80,35 +83,24 @@ impl<'a> Candidates<'a> {
         Ok(())
     }
 
-    /// Old members with names like the new one's, best first.
-    pub(super) fn named(&self, member: &NewMember) -> Vec<usize> {
-        let paths: Vec<&[u8]> = member.paths.iter().map(Vec::as_slice).collect();
-        let named = self.names.candidates(&paths, member.content_len, self.most);
-        named.into_iter().map(|i| self.files[i]).collect()
-    }
-
     /// Old runs for a text to match `content` with, which belongs to `member`.
     pub(super) fn text(&self, member: &NewMember, content: &[u8]) -> Vec<Segment> {
-        let named = self.named(member);
-        let (votes, samples) = self.samples.as_ref().map(|s| s.votes(content)).unwrap_or_default();
-        let voted = |m: usize| votes.iter().find(|v| self.files[v.file as usize] == m);
-        let mut chosen: Vec<usize> = Vec::new();
-        let mut join = |m: usize| {
-            if chosen.len() < self.most && !chosen.contains(&m) {
-                chosen.push(m);
-            }
+        let paths: Vec<&[u8]> = member.paths.iter().map(Vec::as_slice).collect();
+        let named = self.names.candidates(&paths, member.content_len, self.most);
+        let first = named.first().map(|&i| i as u32);
+        let votes = match &self.samples {
+            Some(samples) => samples.cover(content, first, self.most, |n| (n / JOINS).max(2)).0,
+            None => Vec::new(),
         };
-        named.first().into_iter().for_each(|&m| join(m));
-        // Names decide unless content says otherwise: then the likeliest files join in.
-        let covered = named.first().and_then(|&m| voted(m)).map_or(0, |v| v.votes);
-        if named.is_empty() || covered * 4 < samples * 3 {
-            let enough = (samples / 12).max(2);
-            votes.iter().filter(|v| v.votes >= enough).for_each(|v| join(self.files[v.file as usize]));
+        let voted = |m: usize| votes.iter().find(|v| self.files[v.file as usize] == m);
+        let mut chosen: Vec<usize> = votes.iter().map(|v| self.files[v.file as usize]).collect();
+        if let (true, Some(&first)) = (chosen.is_empty(), named.first()) {
+            chosen.push(self.files[first]);
         }
         // Small files may be too short for samples: a second name costs little.
-        if covered == 0 {
-            let small = named.iter().skip(1).filter(|&&m| self.source.old.members[m].len < SMALL);
-            small.for_each(|&m| join(m));
+        if votes.iter().all(|v| v.votes == 0) {
+            let others = named.iter().skip(1).map(|&i| self.files[i]);
+            chosen.extend(others.filter(|&m| self.source.old.members[m].len < SMALL));
         }
         self.fit(&chosen, content.len() as u64, voted)
     }

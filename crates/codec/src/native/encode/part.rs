@@ -6,7 +6,7 @@ use super::candidates::{Candidates, Segment, text_budget};
 use super::scan::{NewMember, Source};
 use super::{DiffError, Options};
 use crate::matching::Finder;
-use crate::matching::approx::{self, Match};
+use crate::matching::approx::{self, Match, Prices, Search};
 use crate::matching::block::BlockFinder;
 use crate::matching::suffix::SuffixFinder;
 use crate::native::deflate::{self, Encoder, InflateError, Stream};
@@ -18,6 +18,10 @@ use crate::{ReadAt, Section};
 
 /// Matches with fewer agreeing bytes cost more than the literal they replace.
 const MIN_AGREEING: usize = 14;
+/// What a literal byte costs in a delta, in 256ths of a byte, by its class.
+const TEXT_PRICE: i64 = 90;
+const BINARY_PRICE: i64 = 150;
+const DENSE_PRICE: i64 = 256;
 /// Bytes of a part: at this many literals, or at this much output, the next part begins.
 const PART_LITERALS: usize = 1 << 20;
 const PART_OUTPUT: usize = 16 << 20;
@@ -261,10 +265,22 @@ impl<'a> Coder<'a> {
             sorting = SuffixFinder::new(&old.bytes);
             &sorting
         } else {
-            hashing = BlockFinder::new(&old.bytes);
+            hashing = BlockFinder::new(&old.bytes, 32);
             &hashing
         };
-        let mut matches = approx::matches(finder, &old.ends, new);
+        let parts: Vec<approx::Part> = old
+            .ends
+            .iter()
+            .zip(&old.views)
+            .map(|(&end, view)| approx::Part { end, file: view.member })
+            .collect();
+        let literal = |bytes: &[u8]| match class(bytes) {
+            items::TEXT => TEXT_PRICE,
+            items::DENSE => DENSE_PRICE,
+            _ => BINARY_PRICE,
+        };
+        let search = Search { stride: 1, prices: Prices::default(), literal: &literal };
+        let mut matches = approx::matches(finder, &parts, new, search);
         matches.retain(|m| {
             let (a, b) = (&new[m.new..m.new + m.len], &old.bytes[m.old..m.old + m.len]);
             a.iter().zip(b).filter(|(a, b)| a == b).count() >= MIN_AGREEING

@@ -1,6 +1,7 @@
 //! Which old content each new file is matched against.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -75,12 +76,14 @@ pub(super) struct Planner<'a> {
     samples: SampleIndex,
     /// Bytes of old text for one search.
     max_text: u64,
+    /// Old files that make up one text, at most.
+    candidates: usize,
+    /// See [`super::effort::Means::joins`].
+    joins: u32,
     /// A plan for each target.
     pub plans: Vec<Plan>,
 }
 
-/// At most this many old files make up one text.
-const MAX_CANDIDATES: usize = 4;
 /// Old files below this size may join a text by name alone.
 const SMALL: u64 = 1 << 20;
 
@@ -104,6 +107,8 @@ impl<'a> Planner<'a> {
             names: Names::new(&names),
             samples: SampleIndex::default(),
             max_text: text_budget(options.memory),
+            candidates: options.effort.means().candidates,
+            joins: options.effort.means().joins,
             plans: Vec::new(),
         };
         planner.plans = planner.targets.iter().map(|t| planner.plan(t)).collect();
@@ -140,40 +145,31 @@ impl<'a> Planner<'a> {
     }
 
     /// The old text for `content`, a piece of target `target` that starts at `offset` in it.
-    pub(super) fn text(&self, target: usize, content: &[u8]) -> Vec<Segment> {
+    pub(super) fn text(&self, target: usize, offset: u64, content: &[u8]) -> Vec<Segment> {
         let target = &self.targets[target];
         let paths: Vec<&[u8]> = target.paths.iter().map(Vec::as_slice).collect();
         let named = self.names.candidates(&paths, target.size, 2);
-        let (votes, samples) = self.samples.votes(content);
+        let first = named.first().map(|&s| s as u32);
+        let (votes, _) =
+            self.samples.cover(content, first, self.candidates, |samples| (samples / self.joins).max(2));
         let voted = |source: usize| votes.iter().find(|v| v.file as usize == source);
-        let mut chosen: Vec<usize> = named.first().copied().into_iter().collect();
-        let mut join = |source: usize| {
-            if chosen.len() < MAX_CANDIDATES && !chosen.contains(&source) {
-                chosen.push(source);
-            }
-        };
-        // Names decide unless content says otherwise: then the likeliest files join in.
-        let covered = named.first().and_then(|&s| voted(s)).map_or(0, |v| v.votes);
-        if named.is_empty() || covered * 2 < samples {
-            let enough = (samples / 10).max(2);
-            votes.iter().filter(|v| v.votes >= enough).for_each(|v| join(v.file as usize));
-        }
+        let mut chosen: Vec<usize> = votes.iter().map(|v| v.file as usize).collect();
         // Small files may be too short for samples: a second name costs little.
-        if covered == 0 {
-            named.iter().skip(1).filter(|&&s| self.sources[s].size < SMALL).for_each(|&s| join(s));
+        if votes.iter().all(|v| v.votes == 0) {
+            chosen.extend(named.iter().skip(1).filter(|&&s| self.sources[s].size < SMALL));
         }
-        self.fit(&chosen, content.len() as u64, voted)
+        self.fit(&chosen, offset..offset + content.len() as u64, voted)
     }
 
     /// Cuts candidates down to the text budget: whole files while they fit, else the windows with most votes.
     fn fit<'v>(
         &self,
         chosen: &[usize],
-        wanted: u64,
+        wanted: Range<u64>,
         voted: impl Fn(usize) -> Option<&'v Votes>,
     ) -> Vec<Segment> {
         // Sorting a large text for a small piece would cost more than it can save.
-        let mut left = self.max_text.min((4 << 20) + wanted * 8);
+        let mut left = self.max_text.min((4 << 20) + (wanted.end - wanted.start) * 8);
         let mut text = Vec::new();
         for &source in chosen {
             let size = self.sources[source].size;
@@ -181,7 +177,7 @@ impl<'a> Planner<'a> {
                 text.push(Segment { source, offset: 0, len: size as usize });
                 left -= size;
             } else if let Some(votes) = voted(source) {
-                let windows = best_windows(votes, size, left);
+                let windows = best_windows(votes, &wanted, size, left);
                 left -= windows.iter().map(|w| w.end - w.start).sum::<u64>();
                 text.extend(windows.into_iter().map(|w| Segment {
                     source,
@@ -204,11 +200,18 @@ fn open_cost(path: &[u8], just_written: bool) -> u64 {
     if just_written { 12 } else { path.len() as u64 + 4 }
 }
 
-/// The windows of a file with most votes and their neighbours, ascending, joined, at most `budget` bytes.
-fn best_windows(votes: &Votes, size: u64, budget: u64) -> Vec<std::ops::Range<u64>> {
+/// Windows of a file, ascending, joined, at most `budget` bytes: those with most votes and their neighbours, but from
+/// half the budget on first those at the place that the new content has in its own file.
+fn best_windows(votes: &Votes, wanted: &Range<u64>, size: u64, budget: u64) -> Vec<Range<u64>> {
+    let margin = budget / 16;
+    let near = wanted.start.saturating_sub(margin)..(wanted.end + margin).min(size);
+    let near = SampleIndex::place(near.start)..SampleIndex::place(near.end) + 1;
     let mut order: Vec<(u32, u32)> = votes.places.iter().map(|&(place, n)| (n, place)).collect();
     order.sort_by_key(|&(n, place)| (std::cmp::Reverse(n), place));
-    let around = order.iter().flat_map(|&(_, p)| [p, p.saturating_add(1), p.saturating_sub(1)]);
+    let voted = order.iter().flat_map(|&(_, p)| [p, p.saturating_add(1), p.saturating_sub(1)]);
+    let half = ((budget / 2) >> SampleIndex::PLACE_LOG) as usize;
+    let mut first = std::collections::HashSet::new();
+    let around = voted.clone().filter(|&p| first.insert(p)).take(half).chain(near).chain(voted);
     let mut taken = std::collections::BTreeSet::new();
     let mut left = budget;
     for place in around {
@@ -221,7 +224,7 @@ fn best_windows(votes: &Votes, size: u64, budget: u64) -> Vec<std::ops::Range<u6
             left -= len;
         }
     }
-    let mut out: Vec<std::ops::Range<u64>> = Vec::new();
+    let mut out: Vec<Range<u64>> = Vec::new();
     for place in taken {
         let range = SampleIndex::place_range(place);
         match out.last_mut().filter(|w| w.end == range.start) {

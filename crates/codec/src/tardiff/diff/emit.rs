@@ -3,22 +3,23 @@
 use std::io::{self, Write};
 
 use super::candidates::{Plan, Planner, Segment, text_budget};
+use super::effort::Finding;
 use super::jobs::{self, Memory, Work};
 use super::scan::Scan;
 use super::{DiffError, FileCounts, Method, Options};
-use crate::compress::{ZstdWriter, ZstdWriterOptions};
-use crate::matching::approx::{self, Match};
+use crate::compress::{self, ZstdWriter, ZstdWriterOptions};
+use crate::matching::approx::{self, Match, Part, Prices, Search};
 use crate::matching::block::BlockFinder;
 use crate::matching::suffix::SuffixFinder;
 use crate::matching::{Finder, common_prefix};
 use crate::observe::{Observer, Stage};
-use crate::tardiff::{MAX_WINDOW_LOG, OpCounts, OpWriter};
+use crate::tardiff::{MAX_WINDOW_LOG, OpCounts, OpWriter, StreamOptions};
 use crate::{ReadAt, Section};
 
 /// A run of old bytes at least this long that needs no correction is worth a COPY of its own.
 const COPY_RUN: usize = 512;
-/// Matches with fewer agreeing bytes cost more than the literal they replace.
-const MIN_AGREEING: usize = 16;
+/// Bytes of a block where a file is too large for a suffix array.
+const LARGE_BLOCK: usize = 32;
 /// Bytes of opcode and size of two operations, about.
 const OP_COST: usize = 6;
 /// Bytes of a delta without operations: what an estimate by a delta of its own has too much.
@@ -37,7 +38,8 @@ pub(super) fn emit<W: Write>(
 ) -> Result<(OpCounts, u64, FileCounts), DiffError> {
     let matcher = Matcher::new(new, scan, planner, options, observer);
     jobs::run(&matcher, options.threads, options.memory / 4 * 3, |results| {
-        let writer = OpWriter::new(out, options.version, options.stream).map_err(DiffError::Write)?;
+        let writer = OpWriter::new(out, options.version, options.stream.fit(options.memory))
+            .map_err(DiffError::Write)?;
         let mut emitter = Emitter { new, planner, writer, observer, at: 0 };
         let mut files = FileCounts::default();
         let mut job = 0;
@@ -136,7 +138,8 @@ impl<'a> Matcher<'a> {
     fn match_piece(&self, piece: Piece, memory: &dyn Memory) -> Result<Outcome, DiffError> {
         let content =
             Section::new(self.new, piece.offset, piece.len as u64).to_vec().map_err(DiffError::Read)?;
-        let segments = self.planner.text(piece.target, &content);
+        let offset = piece.offset - self.scan.targets[piece.target].offset;
+        let segments = self.planner.text(piece.target, offset, &content);
         let patch = match self.options.method {
             Method::Bsdiff => None,
             _ => self.patch(piece, &content, &segments, memory)?,
@@ -173,16 +176,24 @@ impl<'a> Matcher<'a> {
         }
         let largest = segments.iter().map(|s| self.planner.sources[s.source].size).max().unwrap_or(0);
         let file = self.scan.targets[piece.target].size;
-        let sorted = largest.max(file) < self.options.max_suffix_size;
-        let need = len + if sorted { SuffixFinder::memory(len) } else { BlockFinder::memory(len) };
+        let finding = match self.options.effort.means().finding {
+            Finding::Suffixes if largest.max(file) >= self.options.max_suffix_size => {
+                Finding::Blocks(LARGE_BLOCK)
+            }
+            finding => finding,
+        };
+        let need = match finding {
+            Finding::Suffixes => SuffixFinder::memory(len),
+            Finding::Blocks(block) => BlockFinder::memory(len, block),
+        };
         let mut found = Ok((Vec::new(), Vec::new()));
-        memory.with(need, &mut || found = self.search(content, segments, sorted));
-        let (matches, borders) = found?;
+        memory.with(len + need, &mut || found = self.search(content, segments, finding));
+        let (matches, parts) = found?;
         // Back from text positions to files.
         let mut out = Vec::with_capacity(matches.len());
         for Match { new, old, len } in matches {
-            let i = borders.partition_point(|&b| b <= old);
-            let start = if i == 0 { 0 } else { borders[i - 1] };
+            let i = parts.partition_point(|part| part.end <= old);
+            let start = if i == 0 { 0 } else { parts[i - 1].end };
             out.push(FileMatch {
                 new: piece.offset + new as u64,
                 source: segments[i].source,
@@ -197,34 +208,36 @@ impl<'a> Matcher<'a> {
         &self,
         content: &[u8],
         segments: &[Segment],
-        sorted: bool,
-    ) -> Result<(Vec<Match>, Vec<usize>), DiffError> {
+        finding: Finding,
+    ) -> Result<(Vec<Match>, Vec<Part>), DiffError> {
         if self.observer.cancelled() {
             return Err(DiffError::Cancelled);
         }
         let mut text = Vec::with_capacity(segments.iter().map(|s| s.len).sum());
-        let mut borders = Vec::with_capacity(segments.len());
+        let mut parts = Vec::with_capacity(segments.len());
         for s in segments {
             let from = text.len();
             text.resize(from + s.len, 0);
             let source = &self.planner.sources[s.source].content;
             source.read_exact_at(s.offset, &mut text[from..]).map_err(DiffError::Read)?;
-            borders.push(text.len());
+            parts.push(Part { end: text.len(), file: s.source });
         }
         let sorting;
         let hashing;
-        let finder: &dyn Finder = if sorted {
-            sorting = SuffixFinder::new(&text);
-            &sorting
-        } else {
-            hashing = BlockFinder::new(&text);
-            &hashing
+        let finder: &dyn Finder = match finding {
+            Finding::Suffixes => {
+                sorting = SuffixFinder::new(&text);
+                &sorting
+            }
+            Finding::Blocks(block) => {
+                hashing = BlockFinder::new(&text, block);
+                &hashing
+            }
         };
-        let mut matches = approx::matches(finder, &borders, content);
-        matches.retain(|m| {
-            agreeing(&content[m.new..m.new + m.len], &text[m.old..m.old + m.len]) >= MIN_AGREEING
-        });
-        Ok((matches, borders))
+        let stride = self.options.effort.means().stride;
+        let search = Search { stride, prices: Prices::default(), literal: &literal_price };
+        let matches = approx::matches(finder, &parts, content, search);
+        Ok((matches, parts))
     }
 
     /// The file as one frame with the first candidate as dictionary; `None` where sizes forbid it or it does not pay.
@@ -256,6 +269,7 @@ impl<'a> Matcher<'a> {
                         prefix: Some(&dictionary),
                         content_size: Some(content.len() as u64),
                         long_distance: both > 8 << 20,
+                        ..Default::default()
                     },
                 )?;
                 writer.write_all(content)?;
@@ -272,8 +286,9 @@ impl<'a> Matcher<'a> {
 
     /// About how many bytes matches and the literals between them take in the delta, OPEN included.
     fn estimate(&self, content: &[u8], piece: Piece, matches: &[FileMatch]) -> Result<usize, DiffError> {
-        let mut writer =
-            OpWriter::new(Vec::new(), self.options.version, self.options.stream).map_err(DiffError::Write)?;
+        // The stream itself will do better than one that starts afresh, so much effort would be wasted here.
+        let stream = StreamOptions::level(self.options.stream.level.min(15), 23);
+        let mut writer = OpWriter::new(Vec::new(), self.options.version, stream).map_err(DiffError::Write)?;
         let mut at = 0;
         for m in matches {
             let from = (m.new - piece.offset) as usize;
@@ -311,8 +326,12 @@ impl Work for Matcher<'_> {
     }
 }
 
-fn agreeing(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).filter(|(a, b)| a == b).count()
+/// What a literal byte of `content` takes in the delta, in 256ths of a byte: three quarters of what it takes alone and
+/// compressed in haste, because the stream knows what went before; but nothing helps with what does not compress.
+fn literal_price(content: &[u8]) -> i64 {
+    let alone = compress::zstd_size(content, 1) as i64 * 256 / content.len().max(1) as i64;
+    let steep = 154 + (alone - 205) * 2;
+    steep.max(alone * 3 / 4).clamp(60, 256)
 }
 
 /// Writes one match: long runs without correction as COPY, the rest as ADD.

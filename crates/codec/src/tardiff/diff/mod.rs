@@ -5,12 +5,15 @@
 //! on several threads; operations are written in order, so the delta depends on inputs and options alone.
 
 mod candidates;
+mod effort;
 mod emit;
 mod jobs;
 mod scan;
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+
+pub use effort::Effort;
 
 use super::{OpCounts, StreamOptions, Version};
 use crate::digest::Digest;
@@ -34,6 +37,8 @@ pub enum Method {
 /// What to write and what it may cost.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// How hard matching works. The fields below can differ from what [`Options::at`] gives them.
+    pub effort: Effort,
     /// Format version; version 1 has no ZSTDDICT.
     pub version: Version,
     /// How changed files are expressed.
@@ -44,7 +49,7 @@ pub struct Options {
     pub patch_level: i32,
     /// Window of ZSTDDICT frames as log2 of bytes; by default it holds the old and the new file.
     pub patch_window_log: Option<u32>,
-    /// Sizes from which on a file gets no suffix array but the rolling hash.
+    /// Sizes from which on a file gets no suffix array but a table of blocks.
     pub max_suffix_size: u64,
     /// Sizes from which on a file gets no ZSTDDICT.
     pub max_patch_size: u64,
@@ -66,11 +71,23 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
+        Options::at(Effort::DEFAULT)
+    }
+}
+
+impl Options {
+    /// What `effort` stands for, with defaults for everything else.
+    pub fn at(effort: Effort) -> Self {
+        let means = effort.means();
         Options {
+            effort,
             version: Version::V1,
             method: Method::Bsdiff,
-            stream: StreamOptions { level: 16, window_log: 23 },
-            patch_level: 9,
+            stream: StreamOptions {
+                tuning: means.stream_tuning,
+                ..StreamOptions::level(means.stream_level, 23)
+            },
+            patch_level: means.patch_level,
             patch_window_log: None,
             max_suffix_size: 256 << 20,
             max_patch_size: 512 << 20,
