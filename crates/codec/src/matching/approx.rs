@@ -3,7 +3,7 @@
 //! bsdiff (Colin Percival, "Naive differences of executable code", 2003) decides greedily when to leave one stretch for
 //! another. Here every decision has a price, an estimate of the bytes it adds to the compressed delta, and the
 //! cheapest way through the new content wins. One pass keeps, for each position, the cheapest way to have come so
-//! far ([`Way`]), and the stretches that are worth following from there ([`Active`]). An exact match opens a stretch, which may
+//! far, and the stretches that are worth following from there. An exact match opens a stretch, which may
 //! begin earlier, where that makes the whole way cheaper.
 //!
 //! Differences that repeat are cheap: when code moves, the addresses in a table all grow by the same few numbers, and the compressor
