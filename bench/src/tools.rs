@@ -52,6 +52,11 @@ pub const CORACLE: Tool = Tool {
     configs: &[
         coracle("v1", None, &["diff", "--quiet", "--format", "v1", "old.tar", "new.tar", "delta"]),
         coracle("v2", None, &["diff", "--quiet", "--format", "v2", "old.tar", "new.tar", "delta"]),
+        native("native", NATIVE),
+        native(
+            "native-effort-1",
+            &["diff", "--quiet", "--codec", "native", "--effort", "1", "old.tar", "new.tar", "delta"],
+        ),
         effort("v1-effort-1", &["diff", "--quiet", "--effort", "1", "old.tar", "new.tar", "delta"]),
         effort("v1-effort-3", &["diff", "--quiet", "--effort", "3", "old.tar", "new.tar", "delta"]),
         effort("v1-effort-5", &["diff", "--quiet", "--effort", "5", "old.tar", "new.tar", "delta"]),
@@ -66,6 +71,15 @@ pub const CORACLE_APPLY: &[&str] =
 
 const fn coracle(name: &'static str, needs: Option<&'static str>, create: &'static [&'static str]) -> Config {
     Config { name, needs, create, apply: CORACLE_APPLY }
+}
+
+/// How Coracle makes and applies a native delta: from the old tar, whose headers it needs.
+const NATIVE: &[&str] = &["diff", "--quiet", "--codec", "native", "old.tar", "new.tar", "delta"];
+const NATIVE_APPLY: &[&str] =
+    &["patch", "--quiet", "--expect", "sha256:{digest}", "delta", "old.tar", "out.tar"];
+
+const fn native(name: &'static str, create: &'static [&'static str]) -> Config {
+    Config { name, needs: Some("--codec"), create, apply: NATIVE_APPLY }
 }
 
 const fn effort(name: &'static str, create: &'static [&'static str]) -> Config {
@@ -218,7 +232,8 @@ mod tests {
                 for name in ["old.tar", "new.tar", "delta"] {
                     assert!(create.contains(name), "{}/{}: {create}", tool.name, config.name);
                 }
-                let source = if tool.reads_tree { "tree" } else { "old.tar" };
+                let tree = tool.reads_tree && config.apply != NATIVE_APPLY;
+                let source = if tree { "tree" } else { "old.tar" };
                 let apply = config.apply.join(" ");
                 for name in [source, "delta", "out.tar"] {
                     assert!(apply.contains(name), "{}/{}: {apply}", tool.name, config.name);

@@ -6,6 +6,7 @@
 //! - [`golden`]: the stored inputs of other tools, good and bad, with what a correct reader makes of them
 //! - [`tar_builder`]: tars made byte by byte
 //! - [`image`]: deterministic content that looks like programs and text, and edits of it
+//! - [`native`](mod@native): a second decoder of native deltas
 //! - [`pair`]: two tars that look like two builds of one image layer
 //! - [`tree`]: extracted trees on disk
 //! - [`oci`]: whole images as bytes and layouts
@@ -24,6 +25,7 @@ pub mod forward;
 pub mod golden;
 pub mod http;
 pub mod image;
+pub mod native;
 pub mod oci;
 pub mod oracle;
 pub mod pair;

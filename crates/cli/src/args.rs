@@ -83,6 +83,24 @@ pub struct Shared {
     pub temp_dir: Option<PathBuf>,
 }
 
+/// Format of a delta.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Codec {
+    /// tar-diff: other programs read it too
+    Tardiff,
+    /// Coracle's own: much smaller, needs the old archives unless made for a tree
+    Native,
+}
+
+/// What a native delta will be applied to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    /// The old archives: their headers predict the new ones
+    Archives,
+    /// The extracted tree: a larger delta that carries all headers
+    Tree,
+}
+
 /// Version of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -109,13 +127,19 @@ pub struct Diff {
     /// Old archives in order of extraction, the new archive, the delta to write
     #[arg(required = true, num_args = 3.., value_names = ["OLD", "NEW", "DELTA"])]
     pub paths: Vec<PathBuf>,
-    /// Version of the format
+    /// Format of the delta
+    #[arg(long, value_enum, default_value = "tardiff")]
+    pub codec: Codec,
+    /// What a native delta will be applied to
+    #[arg(long = "for", value_enum, default_value = "archives")]
+    pub target: Target,
+    /// Version of the tar-diff format
     #[arg(long, value_enum, default_value = "v1")]
     pub format: Format,
     /// Work to put into a smaller delta: 1 is the least, 9 the most
     #[arg(long, value_name = "1..9", value_parser = clap::value_parser!(u8).range(1..=9), default_value_t = 5)]
     pub effort: u8,
-    /// Window of the delta's stream: a power of two up to 128MiB. Applying takes the window and 48 MiB
+    /// Window of a tar-diff's stream: a power of two up to 128MiB. Applying takes the window and 48 MiB
     #[arg(long, value_name = "SIZE", value_parser = size::parse_window, default_value = "8MiB")]
     pub window: u32,
     /// Memory to aim at. The delta depends on it

@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use coracle_codec::source::OpenError;
-use coracle_codec::{compress, oci, tar, tardiff};
+use coracle_codec::{compress, native, oci, tar, tardiff};
 use coracle_engine::Error;
 use serde::Serialize;
 
@@ -166,7 +166,10 @@ fn classify(error: &Error) -> (Kind, Option<&'static str>) {
             _ => (Kind::Format, None),
         },
         Error::Delta { error, .. } => delta(error),
-        Error::Explain { .. } => (Kind::Integrity, Some("give the very archive that the delta was made for")),
+        Error::Native { error, .. } => native(error),
+        Error::Explain { .. } | Error::ExplainNative { .. } => {
+            (Kind::Integrity, Some("give the very archive that the delta was made for"))
+        }
         Error::Digest { .. } => (
             Kind::Integrity,
             Some("the source is not the one the delta was made from, or the delta is another one"),
@@ -184,7 +187,7 @@ fn classify(error: &Error) -> (Kind, Option<&'static str>) {
             None => (Kind::Output, None),
         },
         Error::UnknownFile(_) => {
-            (Kind::Format, Some("known are tar archives, compressed or not, and tar-diff deltas"))
+            (Kind::Format, Some("known are tar archives, compressed or not, tar-diffs and native deltas"))
         }
         Error::ImageName { .. } => {
             (Kind::Usage, Some("write TRANSPORT:NAME, such as docker://quay.io/x:tag or oci:DIR"))
@@ -271,6 +274,37 @@ fn compressed(error: &compress::Error) -> (Kind, Option<&'static str>) {
             (Kind::Limit, Some(RAISE_MEMORY))
         }
         compress::Error::Truncated(_) => (Kind::Format, Some("the file is incomplete; fetch it again")),
+        _ => (Kind::Format, None),
+    }
+}
+
+const WRONG_SOURCE: &str = "the source is not the one the delta was made from";
+
+fn native(error: &native::Error) -> (Kind, Option<&'static str>) {
+    use native::Error as E;
+    match error {
+        E::Truncated(_) | E::DamagedHead | E::DamagedBlock { .. } => {
+            (Kind::Format, Some("the delta is incomplete or damaged; fetch it again"))
+        }
+        E::Version(_) | E::UnknownFeatures(_) => {
+            (Kind::Format, Some("a later version of coracle may know it"))
+        }
+        E::MemoryTooLarge { .. } => (Kind::Limit, Some(RAISE_MEMORY)),
+        E::OutputTooLarge { .. } => (Kind::Limit, Some("raise --max-size if this is expected")),
+        E::TooMuchWork | E::MemoryExceeded(_) => (Kind::Limit, None),
+        E::NeedsArchives => {
+            (Kind::Integrity, Some("give the old archives, or make the delta with --for tree"))
+        }
+        E::SourceCount { .. }
+        | E::WrongSource { .. }
+        | E::WrongSize { .. }
+        | E::WrongFile { .. }
+        | E::WrongFiles { .. }
+        | E::WrongTree { .. }
+        | E::Inflate { .. } => (Kind::Integrity, Some(WRONG_SOURCE)),
+        E::Source { error: OpenError::Io(_), .. } | E::ReadSource(_) | E::Tar { .. } => (Kind::Input, None),
+        E::Source { .. } => (Kind::Integrity, Some(WRONG_SOURCE)),
+        E::WrongResult { .. } => (Kind::Integrity, None),
         _ => (Kind::Format, None),
     }
 }

@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use coracle_codec::compress;
 use coracle_codec::tardiff::{Effort, Limits, MAX_DICTIONARY, Method, Options, Version};
+use coracle_codec::{compress, native};
 use coracle_engine::{Context, diff, patch};
 
 use crate::commands::diff::all_cores;
@@ -241,6 +241,7 @@ fn parse_patch(mut args: &[OsString]) -> Result<patch::Request, Stop> {
         out: out.into(),
         expect: None,
         limits: Limits::default(),
+        native_limits: native::Limits::default(),
         archive_limits: compress::Limits::default(),
         threads: all_cores(),
     })

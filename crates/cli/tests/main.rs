@@ -12,6 +12,7 @@ mod hostile;
 mod images;
 mod json;
 mod long;
+mod native;
 mod options;
 mod outputs;
 mod signals;

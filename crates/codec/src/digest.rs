@@ -24,6 +24,11 @@ impl Digest {
         hasher.finish()
     }
 
+    /// The digest whose bytes are these.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Digest(bytes)
+    }
+
     /// The 32 bytes of the hash.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -17,6 +17,7 @@
 pub mod compress;
 pub mod digest;
 pub mod matching;
+pub mod native;
 pub mod observe;
 pub mod oci;
 mod read_at;

@@ -1,8 +1,10 @@
 //! Tests of the codec crate on golden data and against reference programs.
 #![allow(missing_docs)]
 
+mod golden_native;
 mod golden_oci;
 mod golden_tar;
 mod golden_tardiff;
+mod native;
 mod round_trip;
 mod sources;

@@ -104,9 +104,9 @@ fn verify(old: &[Archive], output: &Output, report: &Report, context: &Context<'
 }
 
 /// Reports applying as verifying.
-struct Verifying<'a> {
-    inner: &'a dyn Observer,
-    total: u64,
+pub(crate) struct Verifying<'a> {
+    pub inner: &'a dyn Observer,
+    pub total: u64,
 }
 
 impl Observer for Verifying<'_> {

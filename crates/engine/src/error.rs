@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{self, Mismatch, Platform};
 use coracle_codec::tardiff::{self, DiffError, ExplainError};
-use coracle_codec::{compress, tar};
+use coracle_codec::{compress, native, tar};
 use coracle_sys::wait::is_stopped;
 
 /// Why a piece of work failed. Names the file in question wherever there is one.
@@ -55,6 +55,22 @@ pub enum Error {
         path: PathBuf,
         /// The reason.
         error: tardiff::Error,
+    },
+    /// A native delta is damaged, hostile or out of bounds, or does not fit its source.
+    #[error("{}: {error}", path.display())]
+    Native {
+        /// The delta.
+        path: PathBuf,
+        /// The reason.
+        error: native::Error,
+    },
+    /// A native delta makes another tar than the one it was said to make.
+    #[error("{}: {error}", path.display())]
+    ExplainNative {
+        /// The delta.
+        path: PathBuf,
+        /// The reason.
+        error: native::ExplainError,
     },
     /// A delta makes another tar than the one it was said to make.
     #[error("{}: {error}", path.display())]
@@ -240,6 +256,16 @@ impl Error {
             tardiff::Error::Write(error) => Error::Write { path: out.into(), error },
             tardiff::Error::ReadDelta(error) => Error::read(path, error),
             error => Error::Delta { path: path.into(), error },
+        }
+    }
+
+    /// Gives errors of applying a native delta the delta's name.
+    pub(crate) fn native(path: &std::path::Path, out: &std::path::Path, error: native::Error) -> Self {
+        match error {
+            native::Error::Cancelled => Error::Cancelled,
+            native::Error::Write(error) => Error::Write { path: out.into(), error },
+            native::Error::ReadDelta(error) => Error::read(path, error),
+            error => Error::Native { path: path.into(), error },
         }
     }
 

@@ -3,8 +3,8 @@
 use std::io::BufReader;
 use std::path::PathBuf;
 
-use coracle_codec::compress;
 use coracle_codec::tardiff::{self, ExplainError, Explanation, Limits};
+use coracle_codec::{compress, native};
 
 use crate::input::{Archive, Stream, stdin_once};
 use crate::source::Inputs;
@@ -21,26 +21,44 @@ pub struct Request {
     pub delta: PathBuf,
     /// Bounds for the delta.
     pub limits: Limits,
+    /// Bounds for the delta if it is a native one.
+    pub native_limits: native::Limits,
     /// Bounds for compressed archives.
     pub archive_limits: compress::Limits,
+}
+
+/// The costs of a delta, by its format.
+#[derive(Debug, Clone)]
+pub enum Explained {
+    /// Those of a tar-diff.
+    TarDiff(Explanation),
+    /// Those of a native delta.
+    Native(native::Explanation),
 }
 
 /// Attributes a delta's bytes to the members of the new archive.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn run(request: &Request, context: &Context<'_>) -> Result<Explanation, Error> {
+pub fn run(request: &Request, context: &Context<'_>) -> Result<Explained, Error> {
     let open = |error| Error::Open { path: request.delta.clone(), error };
     stdin_once(request.source.iter().chain([&request.new, &request.delta]))?;
     let delta = Stream::open(&request.delta, context.observer).map_err(open)?;
     let new = Archive::open(&request.new, request.archive_limits, context)?;
     let inputs = Inputs::open(&request.source, request.archive_limits, context)?;
+    let peeked = crate::native::peek(delta).map_err(|error| Error::read(&request.delta, error));
+    let (is_native, delta) = peeked?;
+    if is_native {
+        return crate::native::explain(request, delta, &new, &inputs, context).map(Explained::Native);
+    }
     inputs.with(context, |source| {
         let delta = BufReader::with_capacity(1 << 16, delta);
-        tardiff::explain(delta, new.bytes(), source, &request.limits, context.observer).map_err(|e| match e {
-            ExplainError::Delta(e) => Error::delta(&request.delta, &request.delta, e),
-            ExplainError::New(error) => Error::tar(&request.new, error),
-            error => Error::Explain { path: request.delta.clone(), error },
-        })
+        tardiff::explain(delta, new.bytes(), source, &request.limits, context.observer)
+            .map(Explained::TarDiff)
+            .map_err(|e| match e {
+                ExplainError::Delta(e) => Error::delta(&request.delta, &request.delta, e),
+                ExplainError::New(error) => Error::tar(&request.new, error),
+                error => Error::Explain { path: request.delta.clone(), error },
+            })
     })
 }

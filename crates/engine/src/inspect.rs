@@ -8,17 +8,20 @@ use std::path::{Path, PathBuf};
 use coracle_codec::Section;
 use coracle_codec::compress::{self, Compression};
 use coracle_codec::digest::{Digest, Hashing};
+use coracle_codec::native::{MAGIC, MAGIC_LEN};
 use coracle_codec::tar::{self, Kind};
 use coracle_codec::tardiff::{self, Limits, Op, OpCounts, OpReader, Version};
 
 use crate::input::Archive;
-use crate::{Context, Error};
+use crate::{Context, Error, native};
 
 /// What a file turned out to be.
 #[derive(Debug, Clone)]
 pub enum Inspection {
     /// A tar-diff delta.
     Delta(Delta),
+    /// A native delta.
+    Native(native::Delta),
     /// An archive.
     Archive(Contents),
 }
@@ -100,6 +103,7 @@ pub struct Members {
 pub fn run(
     path: &Path,
     limits: &Limits,
+    native_limits: &coracle_codec::native::Limits,
     archive_limits: compress::Limits,
     context: &Context<'_>,
 ) -> Result<Inspection, Error> {
@@ -114,6 +118,9 @@ pub fn run(
     }
     if Version::of_magic(&magic).is_some() {
         return delta(path, limits, context).map(Inspection::Delta);
+    }
+    if magic.len() == MAGIC_LEN && magic[..MAGIC_LEN - 1] == MAGIC[..MAGIC_LEN - 1] {
+        return native::inspect(path, native_limits).map(Inspection::Native);
     }
     let archive = Archive::open(path, archive_limits, context)?;
     contents(&archive, context).map(Inspection::Archive)

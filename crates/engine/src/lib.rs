@@ -5,6 +5,7 @@
 //! | [`diff`](mod@diff) | old archives and a new one in, a proved delta out |
 //! | [`patch`](mod@patch) | a delta and a source in, the new tar out, published only when complete and verified |
 //! | [`inspect`](mod@inspect) | what a delta or an archive holds |
+//! | [`native`](mod@native) | the part of these that native deltas have for themselves |
 //! | [`explain`](mod@explain) | what each file of the new archive costs in a delta |
 //! | [`image`] | whole images: every transport, copying, what an image holds |
 //!
@@ -18,6 +19,7 @@ mod hashed;
 pub mod image;
 pub mod input;
 pub mod inspect;
+pub mod native;
 pub mod output;
 pub mod patch;
 pub mod source;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use coracle_codec::compress;
 use coracle_codec::digest::Digest;
+use coracle_codec::native;
 use coracle_codec::tardiff::{self, Applied, Limits};
 
 use crate::hashed::hashed;
@@ -27,6 +28,8 @@ pub struct Request {
     pub expect: Option<Digest>,
     /// Bounds for the delta.
     pub limits: Limits,
+    /// Bounds for the delta if it is a native one.
+    pub native_limits: native::Limits,
     /// Bounds for compressed archives.
     pub archive_limits: compress::Limits,
     /// With more than one, hashing and writing go on beside applying.
@@ -41,7 +44,26 @@ pub struct Rebuilt {
     /// Whether it was compared with an expected one.
     pub verified: bool,
     /// What was done.
-    pub applied: Applied,
+    pub applied: Done,
+}
+
+/// What was done, by format of the delta.
+#[derive(Debug, Clone, Copy)]
+pub enum Done {
+    /// A tar-diff was applied.
+    TarDiff(Applied),
+    /// A native delta was applied.
+    Native(native::Applied),
+}
+
+impl Done {
+    /// Bytes of the new tar.
+    pub fn output(&self) -> u64 {
+        match self {
+            Done::TarDiff(applied) => applied.output,
+            Done::Native(applied) => applied.output,
+        }
+    }
 }
 
 /// Applies a delta; the tar appears at its path only when complete and as expected. To a pipe it goes as it comes.
@@ -55,10 +77,20 @@ pub fn run(request: &Request, context: &Context<'_>) -> Result<Rebuilt, Error> {
     let inputs = Inputs::open(&request.source, request.archive_limits, context)?;
     let files = [request.source.as_slice(), std::slice::from_ref(&request.delta)].concat();
     let mut output = Output::streamed(&request.out, &files, context)?;
+    let peeked = crate::native::peek(delta).map_err(|error| Error::read(&request.delta, error));
+    let (is_native, delta) = peeked?;
     let (applied, written) = hashed(&mut output, request.threads, |mut writer| {
+        if is_native {
+            let delta = BufReader::with_capacity(1 << 16, delta);
+            let limits = &request.native_limits;
+            return crate::native::apply(delta, &inputs, &mut writer, limits, request.threads, context)
+                .map(Done::Native)
+                .map_err(|e| Error::native(&request.delta, &request.out, e));
+        }
         inputs.with(context, |source| {
             let delta = BufReader::with_capacity(1 << 16, delta);
             tardiff::apply(delta, source, &mut writer, &request.limits, context.observer)
+                .map(Done::TarDiff)
                 .map_err(|e| Error::delta(&request.delta, &request.out, e))
         })
     });

@@ -4,9 +4,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use coracle_codec::compress;
 use coracle_codec::observe::{Observer, Stage};
 use coracle_codec::tardiff::{Limits, Options, StreamOptions};
+use coracle_codec::{compress, native};
 use coracle_engine::{Error, diff, explain, inspect, patch};
 use coracle_testkit::oracle::{run_fed, tool};
 use coracle_testkit::pair::{Pair, pair};
@@ -83,6 +83,7 @@ fn patch_request(place: &Place, delta: &[u8], old: &[u8]) -> patch::Request {
         out: place.out(),
         expect: None,
         limits: Limits::default(),
+        native_limits: native::Limits::default(),
         archive_limits: compress::Limits::default(),
         threads: NonZeroUsize::MIN,
     }
@@ -138,6 +139,7 @@ fn explain_and_inspect_stop() {
             new: place.put("new", &pair.new),
             delta: place.put("delta", &delta),
             limits: Limits::default(),
+            native_limits: native::Limits::default(),
             archive_limits: compress::Limits::default(),
         };
         let temp_dir = place.temp_dir();
@@ -151,7 +153,14 @@ fn explain_and_inspect_stop() {
             let (path, temp_dir) = (place.put("x", content), place.temp_dir());
             bounded(what, move || {
                 let context = coracle_engine::Context { observer: &*observer, temp_dir };
-                inspect::run(&path, &Limits::default(), compress::Limits::default(), &context).map(drop)
+                inspect::run(
+                    &path,
+                    &Limits::default(),
+                    &native::Limits::default(),
+                    compress::Limits::default(),
+                    &context,
+                )
+                .map(drop)
             })
         });
     }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use coracle_codec::compress;
 use coracle_codec::observe::Quiet;
 use coracle_codec::tardiff::{Limits, OpCounts};
+use coracle_codec::{compress, native};
+use coracle_engine::explain::Explained;
 use coracle_engine::{Error, explain, inspect};
 use coracle_testkit::golden::{Case, Golden, GoodDelta};
 
@@ -32,7 +33,13 @@ fn inspect_counts_what_a_delta_holds() {
         let path = place.put("delta", &case.delta().unwrap());
         let context = place.context(&Quiet);
         let found = bounded(&case.name, move || {
-            inspect::run(&path, &Limits::default(), compress::Limits::default(), &context)
+            inspect::run(
+                &path,
+                &Limits::default(),
+                &native::Limits::default(),
+                compress::Limits::default(),
+                &context,
+            )
         });
         let found = match found {
             Ok(inspect::Inspection::Delta(delta)) => delta,
@@ -89,11 +96,13 @@ fn explain_accounts_for_every_byte() {
                 new: place.put("new", &new),
                 delta: place.put("delta", &case.delta().unwrap()),
                 limits: Limits::default(),
+                native_limits: native::Limits::default(),
                 archive_limits: compress::Limits::default(),
             };
             let context = place.context(&Quiet);
             let found = match bounded(&case.name, move || explain::run(&request, &context)) {
-                Ok(found) => found,
+                Ok(Explained::TarDiff(found)) => found,
+                Ok(other) => panic!("{}: {other:?}", case.name),
                 // Some targets are no tars, and explain is about the members of one.
                 Err(Error::Tar { .. }) if coracle_testkit::tree::extract(&new).is_err() => continue,
                 Err(error) => panic!("{}: {error}", case.name),

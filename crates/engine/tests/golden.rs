@@ -5,10 +5,10 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use coracle_codec::compress;
 use coracle_codec::digest::Digest;
 use coracle_codec::observe::Quiet;
 use coracle_codec::tardiff::Limits;
+use coracle_codec::{compress, native};
 use coracle_engine::Error;
 use coracle_engine::patch::{Rebuilt, Request, run};
 use coracle_testkit::golden::{FailsAt, Golden};
@@ -28,6 +28,7 @@ fn patch(
         out: place.out(),
         expect: None,
         limits: Limits::default(),
+        native_limits: native::Limits::default(),
         archive_limits: compress::Limits::default(),
         threads: NonZeroUsize::MIN,
     };
@@ -61,7 +62,7 @@ fn good_deltas_rebuild_their_tar_from_trees_and_from_archives() {
                 assert_eq!((rebuilt.digest, rebuilt.verified), (want, true), "{what}");
                 let out = fs::read(place.out()).unwrap();
                 assert_eq!(Digest::of(&out), want, "{what}");
-                assert_eq!(out.len() as u64, rebuilt.applied.output, "{what}");
+                assert_eq!(out.len() as u64, rebuilt.applied.output(), "{what}");
                 assert_eq!(place.left(), [place.out()], "{what}");
                 fs::remove_file(place.out()).unwrap();
             }

@@ -12,10 +12,15 @@
 //! | [`oci_parse`] | `oci::Document`, `oci::ImageConfig`, `oci::Reference`, `oci::Platform` | a second run, other bounds, their own print |
 //! | [`tardiff_parse`] | `tardiff::OpReader` | [`model::parse`] |
 //! | [`tardiff_apply`] | `tardiff::apply` | [`model::apply`] |
+//! | [`native_head`] | `native::Head` | writing it again |
+//! | [`native_apply`] | `native::apply` | the second decoder of the testkit |
+//! | [`native_entropy`] | `native::entropy` | the second decoder, and encoding |
+//! | [`native_members`] | `native::deflate` | the second encoder, and another inflater |
 
 mod compress;
 mod frame;
 pub mod model;
+mod native;
 mod oci;
 mod pieces;
 mod tar;
@@ -24,6 +29,7 @@ pub mod tree;
 
 pub use compress::compress_detect;
 pub use frame::stored_frame;
+pub use native::{native_apply, native_entropy, native_head, native_members, old_archive};
 pub use oci::oci_parse;
 pub use tar::tar_read;
 pub use tardiff::{tardiff_apply, tardiff_parse};
@@ -32,10 +38,14 @@ pub use tardiff::{tardiff_apply, tardiff_parse};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("tar_read", tar_read),
     ("compress_detect", compress_detect),
     ("oci_parse", oci_parse),
     ("tardiff_parse", tardiff_parse),
     ("tardiff_apply", tardiff_apply),
+    ("native_head", native_head),
+    ("native_apply", native_apply),
+    ("native_entropy", native_entropy),
+    ("native_members", native_members),
 ];

@@ -10,7 +10,7 @@ use coracle_engine::diff::{Made, Request, run as make};
 use serde_json::json;
 
 use super::{Cost, archive_limits, is_stdio, op_rows, say, watched};
-use crate::args::{Diff, Format, Whiteouts};
+use crate::args::{Codec, Diff, Format, Target, Whiteouts};
 use crate::failure::Failure;
 use crate::size::{grouped, percent};
 
@@ -20,6 +20,12 @@ pub fn run(args: &Diff) -> Result<(), Failure> {
     let [old @ .., new, delta] = args.paths.as_slice() else {
         return Err(Failure::usage("diff takes old archives, a new archive and a delta"));
     };
+    if args.codec == Codec::Native {
+        return super::native::diff(args, old, new, delta);
+    }
+    if args.target != Target::Archives {
+        return Err(Failure::usage("--for needs --codec native"));
+    }
     let to_stdout = is_stdio(delta);
     let prefixes = |paths: &[PathBuf]| paths.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect();
     let (version, method) = match args.format {

@@ -1,10 +1,12 @@
 //! `coracle explain`.
 
 use coracle_codec::tardiff::{Cost, Explanation, MemberCost};
-use coracle_engine::explain::{Request, run as attribute};
+use coracle_engine::explain::{Explained, Request, run as attribute};
 use serde_json::json;
 
-use super::{FULL_MEMORY, archive_limits, delta_limits, op_rows, print, show, watched};
+use super::{
+    FULL_MEMORY, archive_limits, delta_limits, native, native_limits, op_rows, print, show, watched,
+};
 use crate::args::Explain;
 use crate::failure::Failure;
 use crate::size::{grouped, percent};
@@ -20,11 +22,20 @@ pub fn run(args: &Explain) -> Result<(), Failure> {
         new: new.clone(),
         delta: delta.clone(),
         limits: delta_limits(&args.shared, FULL_MEMORY),
+        native_limits: native_limits(&args.shared, FULL_MEMORY),
         archive_limits: archive_limits(&args.shared),
     };
     let found = watched(&args.shared, false, |context| attribute(&request, context))
         .map_err(Failure::without_memory_option)?;
     let path = delta.display().to_string();
+    let found = match found {
+        Explained::TarDiff(found) => found,
+        Explained::Native(found) if args.shared.json => return print(&native::explained_json(&path, &found)),
+        Explained::Native(found) => {
+            let top = (!args.all).then_some(args.top);
+            return print(&native::explained_text(&path, &found, top));
+        }
+    };
     let mut members: Vec<&MemberCost> = found.members.iter().collect();
     members.sort_by_key(|m| std::cmp::Reverse(m.delta_bytes));
     let text = if args.shared.json {

@@ -6,7 +6,9 @@ use coracle_engine::image::ImageName;
 use coracle_engine::inspect::{Contents, Delta, Inspection, SourceUse, run as look};
 use serde_json::json;
 
-use super::{FULL_MEMORY, archive_limits, delta_limits, op_rows, print, show, watched};
+use super::{
+    FULL_MEMORY, archive_limits, delta_limits, native, native_limits, op_rows, print, show, watched,
+};
 use crate::args::Inspect;
 use crate::failure::Failure;
 use crate::size::{grouped, percent};
@@ -22,13 +24,21 @@ pub fn run(args: &Inspect) -> Result<(), Failure> {
     }
     let limits = delta_limits(&args.shared, FULL_MEMORY);
     let found = watched(&args.shared, false, |context| {
-        look(&args.path, &limits, archive_limits(&args.shared), context)
+        look(
+            &args.path,
+            &limits,
+            &native_limits(&args.shared, u64::MAX),
+            archive_limits(&args.shared),
+            context,
+        )
     })
     .map_err(Failure::without_memory_option)?;
     let path = args.path.display().to_string();
     let text = match (&found, args.shared.json) {
         (Inspection::Delta(delta), true) => delta_json(&path, delta),
         (Inspection::Delta(delta), false) => delta_text(&path, delta, args.all),
+        (Inspection::Native(delta), true) => native::delta_json(&path, delta),
+        (Inspection::Native(delta), false) => native::delta_text(&path, delta),
         (Inspection::Archive(contents), true) => archive_json(&path, contents),
         (Inspection::Archive(contents), false) => archive_text(&path, contents),
     };

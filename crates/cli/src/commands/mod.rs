@@ -6,14 +6,15 @@ pub mod explain;
 pub mod images;
 pub mod inspect;
 pub mod inspect_image;
+pub mod native;
 pub mod patch;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use coracle_codec::compress;
 use coracle_codec::tardiff::{Limits, MAX_DICTIONARY, MAX_WINDOW_LOG, OpCounts};
+use coracle_codec::{compress, native as codec};
 use coracle_engine::input::STDIO;
 use coracle_engine::{Context, Error};
 use coracle_sys::usage::self_usage;
@@ -86,6 +87,11 @@ pub fn delta_limits(shared: &Shared, memory: u64) -> Limits {
         max_window_log: room.ilog2().min(MAX_WINDOW_LOG),
         max_dictionary: (room / 2).min(MAX_DICTIONARY),
     }
+}
+
+/// Bounds for a native delta that may declare `memory` bytes.
+pub fn native_limits(shared: &Shared, memory: u64) -> codec::Limits {
+    codec::Limits { max_output: shared.max_size, max_memory: memory, ..codec::Limits::default() }
 }
 
 /// Memory with which [`delta_limits`] are the format's own.

@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::time::Instant;
 
-use coracle_engine::patch::{Rebuilt, Request, run as apply};
+use coracle_engine::patch::{Done, Rebuilt, Request, run as apply};
 use serde_json::json;
 
-use super::{Cost, archive_limits, delta_limits, diff::all_cores, is_stdio, op_rows, say, watched};
+use super::native::applied_json;
+use super::{
+    Cost, archive_limits, delta_limits, diff::all_cores, is_stdio, native_limits, op_rows, say, watched,
+};
 use crate::args::Patch;
 use crate::failure::Failure;
 use crate::size::grouped;
@@ -27,6 +30,7 @@ pub fn run(args: &Patch) -> Result<(), Failure> {
         out: out.clone(),
         expect: args.expect,
         limits: delta_limits(&args.shared, args.memory),
+        native_limits: native_limits(&args.shared, args.memory),
         archive_limits: archive_limits(&args.shared),
         threads: args.threads.unwrap_or_else(all_cores),
     };
@@ -41,17 +45,21 @@ pub fn run(args: &Patch) -> Result<(), Failure> {
 }
 
 fn as_json(out: &Path, rebuilt: &Rebuilt, cost: &Cost) -> String {
+    let (kind, delta) = match &rebuilt.applied {
+        Done::TarDiff(applied) => {
+            let operations = op_rows(&applied.ops);
+            ("patch", json!({ "version": applied.version.number(), "operations": operations }))
+        }
+        Done::Native(applied) => ("native-patch", applied_json(applied)),
+    };
     json!({
-        "kind": "patch",
+        "kind": kind,
         "output": {
             "path": out.display().to_string(),
-            "bytes": rebuilt.applied.output,
+            "bytes": rebuilt.applied.output(),
             "digest": rebuilt.digest.to_string(),
         },
-        "delta": {
-            "version": rebuilt.applied.version.number(),
-            "operations": op_rows(&rebuilt.applied.ops),
-        },
+        "delta": delta,
         "verified": rebuilt.verified,
         "seconds": cost.seconds,
         "cpu_seconds": cost.cpu_seconds,
@@ -61,11 +69,15 @@ fn as_json(out: &Path, rebuilt: &Rebuilt, cost: &Cost) -> String {
 }
 
 fn as_text(out: &Path, rebuilt: &Rebuilt, cost: &Cost) -> String {
-    let verdict = if rebuilt.verified { "as expected" } else { "not compared with anything: see --expect" };
+    let verdict = match (rebuilt.verified, &rebuilt.applied) {
+        (true, _) => "as expected",
+        (false, Done::TarDiff(_)) => "not compared with anything: see --expect",
+        (false, Done::Native(_)) => "as the delta says; see --expect",
+    };
     format!(
         "{}: {} bytes\nresult: {} ({verdict})\ntook {}",
         out.display(),
-        grouped(rebuilt.applied.output),
+        grouped(rebuilt.applied.output()),
         rebuilt.digest,
         cost.text()
     )

@@ -5,6 +5,7 @@
 
 mod deltas;
 mod documents;
+mod native;
 mod streams;
 mod tars;
 mod xz;
@@ -31,6 +32,10 @@ fn main() -> Outcome {
         ("oci_parse", documents::seeds()?),
         ("tardiff_parse", deltas.clone()),
         ("tardiff_apply", deltas),
+        ("native_head", native::heads()?),
+        ("native_apply", native::deltas()?),
+        ("native_entropy", native::streams()),
+        ("native_members", native::members()),
     ] {
         let folder = corpus.join(target);
         std::fs::create_dir_all(&folder)?;

@@ -1,0 +1,63 @@
+//! The old text of a part: views of old files, one behind the other (`docs/formats/native-delta.md`, section 6.5).
+
+use super::base::OldFile;
+use crate::ReadAt;
+use crate::native::Error;
+
+/// Old bytes that copies may take.
+pub(crate) enum View<'a> {
+    /// Bytes of an old file as they are: where they start, and how many.
+    Raw(OldFile<'a>, u64, u64),
+    /// An inflated stream of an old file.
+    Inflated(Vec<u8>),
+}
+
+impl View<'_> {
+    fn len(&self) -> u64 {
+        match self {
+            View::Raw(_, _, len) => *len,
+            View::Inflated(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+/// Views one behind the other. An address counts from the start of the first.
+#[derive(Default)]
+pub(crate) struct Text<'a> {
+    views: Vec<View<'a>>,
+    /// Where each view ends.
+    ends: Vec<u64>,
+}
+
+impl<'a> Text<'a> {
+    pub(crate) fn push(&mut self, view: View<'a>) -> Result<(), Error> {
+        let end = self.len().checked_add(view.len()).filter(|&end| end < 1 << 62);
+        self.ends.push(end.ok_or(Error::Contradiction("views of too many bytes"))?);
+        self.views.push(view);
+        Ok(())
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// Reads bytes that lie in one view; `address + buf.len()` is at most the length of the text.
+    pub(crate) fn read(&self, address: u64, buf: &mut [u8]) -> Result<(), Error> {
+        let i = self.ends.partition_point(|&end| end <= address);
+        let Some(view) = self.views.get(i) else {
+            return Err(Error::Contradiction("a copy beyond the old text"));
+        };
+        let offset = address - if i == 0 { 0 } else { self.ends[i - 1] };
+        if buf.len() as u64 > view.len() - offset {
+            return Err(Error::Contradiction("a copy across the border of two views"));
+        }
+        match view {
+            View::Raw(file, start, _) => file.read_exact_at(start + offset, buf).map_err(Error::ReadSource),
+            View::Inflated(bytes) => {
+                let offset = offset as usize;
+                buf.copy_from_slice(&bytes[offset..offset + buf.len()]);
+                Ok(())
+            }
+        }
+    }
+}

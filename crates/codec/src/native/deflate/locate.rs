@@ -1,0 +1,116 @@
+//! Where deflate streams lie in a file: `.gz` (RFC 1952) and `.zip` with its kin (APPNOTE.TXT 6.3). The writer's
+//! business alone: a delta says where streams are, a reader need not find them.
+
+use super::{Encoder, Family};
+use crate::ReadAt;
+
+/// A deflate stream inside a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stream {
+    /// Offset of its first byte.
+    pub start: u64,
+    /// Bytes of the stream; `None` where only inflating it can tell.
+    pub len: Option<u64>,
+    /// Name within the container, empty for `.gz`.
+    pub name: Vec<u8>,
+    /// CRC-32 of the content, 0 for `.gz`.
+    pub crc: u32,
+    /// The encoder that the container hints at.
+    pub likely: Option<Encoder>,
+}
+
+/// Most streams of one file.
+const MAX_STREAMS: usize = 1 << 16;
+/// Bytes of the end of a zip that are searched for its directory.
+const ZIP_TAIL: u64 = 22 + 0xffff;
+
+/// The deflate streams of a file, ascending, not overlapping.
+pub fn locate(file: &dyn ReadAt) -> Vec<Stream> {
+    let mut magic = [0; 4];
+    match file.read_exact_at(0, &mut magic) {
+        Ok(()) if magic[..3] == [0x1f, 0x8b, 8] => gzip(file).into_iter().collect(),
+        Ok(()) if magic == *b"PK\x03\x04" => zip(file).unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
+fn gzip(file: &dyn ReadAt) -> Option<Stream> {
+    let mut head = vec![0; file.size().min(1 << 16) as usize];
+    file.read_exact_at(0, &mut head).ok()?;
+    let (flags, extra, system) = (*head.get(3)?, *head.get(8)?, *head.get(9)?);
+    let mut at = 10;
+    if flags & 4 != 0 {
+        at += 2 + usize::from(u16_at(&head, at)?);
+    }
+    for bit in [8, 16] {
+        if flags & bit != 0 {
+            at += head.get(at..)?.iter().position(|&b| b == 0)? + 1;
+        }
+    }
+    if flags & 2 != 0 {
+        at += 2;
+    }
+    // RFC 1952, section 2.3.1: 2 for the best, 4 for the fastest compression; system 3 is Unix, where gzip is at home.
+    let level = match extra {
+        2 => 9,
+        4 => 1,
+        _ => 6,
+    };
+    let family = if system == 3 { Family::Gzip } else { Family::Zlib };
+    let mem_level = if family == Family::Gzip { 9 } else { 8 };
+    let likely = Some(Encoder { family, level, mem_level });
+    (at < head.len()).then_some(Stream { start: at as u64, len: None, name: Vec::new(), crc: 0, likely })
+}
+
+fn zip(file: &dyn ReadAt) -> Option<Vec<Stream>> {
+    let size = file.size();
+    let mut tail = vec![0; size.min(ZIP_TAIL) as usize];
+    file.read_exact_at(size - tail.len() as u64, &mut tail).ok()?;
+    let end = tail.windows(4).rposition(|w| w == b"PK\x05\x06")?;
+    let end = &tail[end..];
+    let (count, len, start) = (u16_at(end, 10)?, u32_at(end, 12)?, u32_at(end, 16)?);
+    if u64::from(start) + u64::from(len) > size || usize::from(count) > MAX_STREAMS {
+        return None;
+    }
+    let mut directory = vec![0; len as usize];
+    file.read_exact_at(start.into(), &mut directory).ok()?;
+    let mut rest = &directory[..];
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        if rest.get(..4)? != b"PK\x01\x02" {
+            return None;
+        }
+        let (method, crc, stored) = (u16_at(rest, 10)?, u32_at(rest, 16)?, u32_at(rest, 20)?);
+        let (name, extra, comment) = (u16_at(rest, 28)?, u16_at(rest, 30)?, u16_at(rest, 32)?);
+        let local = u64::from(u32_at(rest, 42)?);
+        let name = rest.get(46..46 + usize::from(name))?;
+        rest = rest.get(46 + name.len() + usize::from(extra) + usize::from(comment)..)?;
+        if method != 8 || stored == 0 {
+            continue;
+        }
+        let mut header = [0; 30];
+        file.read_exact_at(local, &mut header).ok()?;
+        if header[..4] != *b"PK\x03\x04" {
+            return None;
+        }
+        let start = local + 30 + u64::from(u16_at(&header, 26)?) + u64::from(u16_at(&header, 28)?);
+        streams.push(Stream { start, len: Some(stored.into()), name: name.to_vec(), crc, likely: None });
+    }
+    streams.sort_by_key(|s| s.start);
+    let mut at = 0;
+    for s in &streams {
+        if s.start < at {
+            return None;
+        }
+        at = s.start + s.len?;
+    }
+    (at <= size).then_some(streams)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from(u16_at(bytes, at)?) | u32::from(u16_at(bytes, at + 2)?) << 16)
+}

@@ -1,0 +1,445 @@
+//! Coding the content of one member.
+
+use std::ops::Range;
+
+use super::candidates::{Candidates, Segment, text_budget};
+use super::scan::{NewMember, Source};
+use super::{DiffError, Options};
+use crate::matching::Finder;
+use crate::matching::approx::{self, Match, Prices, Search};
+use crate::matching::block::BlockFinder;
+use crate::matching::suffix::SuffixFinder;
+use crate::native::deflate::{self, Encoder, InflateError, Stream};
+use crate::native::items;
+use crate::native::numbers::{put, put_signed};
+use crate::native::streams::{StreamId, Streams};
+use crate::observe::Observer;
+use crate::{ReadAt, Section};
+
+/// Matches with fewer agreeing bytes cost more than the literal they replace.
+const MIN_AGREEING: usize = 14;
+/// What a literal byte costs in a delta, in 256ths of a byte, by its class.
+const TEXT_PRICE: i64 = 90;
+const BINARY_PRICE: i64 = 150;
+const DENSE_PRICE: i64 = 256;
+/// Bytes of a part: at this many literals, or at this much output, the next part begins.
+const PART_LITERALS: usize = 1 << 20;
+const PART_OUTPUT: usize = 16 << 20;
+/// Largest content of a deflate stream that is inflated, new or old.
+const MAX_INFLATED: usize = 32 << 20;
+/// Inflated bytes for each byte of a deflate stream: what lies above costs a reader more work than it saves.
+const MAX_RATIO: u64 = 48;
+/// Content that a stream may have in any case.
+const SMALL_CONTENT: u64 = 256;
+
+/// A view that a part needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct View {
+    pub member: usize,
+    pub kind: ViewKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ViewKind {
+    Whole,
+    Range { start: u64, len: u64 },
+    Inflated { start: u64, len: u64 },
+}
+
+/// A deflate stream that is rebuilt.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rebuilt {
+    /// Bytes of the part between the stream before and this one.
+    pub before: u64,
+    pub encoder: Encoder,
+    /// Bytes of the stream.
+    pub stream: u64,
+    /// Bytes of its content.
+    pub content: u64,
+}
+
+/// New bytes ready to be written.
+pub(super) struct Part {
+    /// Bytes of the target.
+    pub len: u64,
+    pub class: u64,
+    pub views: Vec<View>,
+    pub rebuilt: Vec<Rebuilt>,
+    pub corrections: u64,
+    pub streams: Streams,
+}
+
+impl Part {
+    /// Bytes of memory that a reader needs for it.
+    pub(super) fn memory(&self) -> u64 {
+        let views = self.views.iter().map(|v| match v.kind {
+            ViewKind::Inflated { len, .. } => len,
+            _ => 0,
+        });
+        let rebuilt = self.rebuilt.iter().map(|r| r.content + r.stream + deflate::memory());
+        views.sum::<u64>() + rebuilt.max().unwrap_or(0)
+    }
+}
+
+/// The parts of one member.
+#[derive(Default)]
+pub(super) struct Coded {
+    pub parts: Vec<Part>,
+    pub other_streams: u64,
+}
+
+/// Codes members; shared by all threads.
+pub(super) struct Coder<'a> {
+    new: &'a dyn ReadAt,
+    source: &'a Source<'a>,
+    candidates: &'a Candidates<'a>,
+    options: &'a Options,
+    observer: &'a dyn Observer,
+}
+
+/// New bytes with some streams replaced by their content.
+struct Expanded {
+    text: Vec<u8>,
+    streams: Vec<Inflated>,
+    other: u64,
+}
+
+/// A stream inflated.
+struct Inflated {
+    /// Where its content starts in the expanded text.
+    at: usize,
+    encoder: Encoder,
+    stream: u64,
+    content: usize,
+    name: Vec<u8>,
+}
+
+/// Old text: views and their bytes, one behind the other.
+#[derive(Default)]
+struct OldText {
+    bytes: Vec<u8>,
+    views: Vec<View>,
+    ends: Vec<usize>,
+}
+
+impl OldText {
+    fn push(&mut self, view: View, bytes: &[u8]) {
+        let room = (self.views.len() as u64) < items::MAX_VIEWS;
+        if room && !bytes.is_empty() && !self.views.contains(&view) {
+            self.bytes.extend_from_slice(bytes);
+            self.views.push(view);
+            self.ends.push(self.bytes.len());
+        }
+    }
+}
+
+impl<'a> Coder<'a> {
+    pub(super) fn new(
+        new: &'a dyn ReadAt,
+        source: &'a Source<'a>,
+        candidates: &'a Candidates<'a>,
+        options: &'a Options,
+        observer: &'a dyn Observer,
+    ) -> Self {
+        Coder { new, source, candidates, options, observer }
+    }
+
+    /// Codes the content of a member.
+    pub(super) fn code(&self, member: &NewMember) -> Result<Coded, DiffError> {
+        let step = text_budget(self.options) / 2;
+        let mut coded = Coded::default();
+        let mut at = 0;
+        while at < member.content_len {
+            if self.observer.cancelled() {
+                return Err(DiffError::Cancelled);
+            }
+            let len = (member.content_len - at).min(step);
+            let piece = Section::new(self.new, member.framing.end + at, len).to_vec();
+            let piece = piece.map_err(DiffError::Read)?;
+            let segments = self.candidates.text(member, &piece);
+            let whole = len == member.content_len && self.options.parts.deflate;
+            let expanded = if whole { self.expand(piece, &segments) } else { plain(piece) };
+            coded.other_streams += expanded.other;
+            let old = self.old_text(&expanded, &segments)?;
+            let matches = self.matches(&expanded.text, &old);
+            coded.parts.extend(self.parts(&expanded, &old, &matches));
+            at += len;
+        }
+        Ok(coded)
+    }
+
+    /// Inflates the streams that a known encoder makes and that no old file holds as they are.
+    fn expand(&self, content: Vec<u8>, segments: &[Segment]) -> Expanded {
+        let found = deflate::locate(&content);
+        if found.is_empty() {
+            return plain(content);
+        }
+        let known: Vec<Stream> = segments.iter().flat_map(|s| self.old_streams(s)).collect();
+        let mut out = Expanded { text: Vec::with_capacity(content.len() * 2), streams: Vec::new(), other: 0 };
+        let (mut done, mut likely) = (0, None);
+        for stream in found {
+            let same = |k: &Stream| k.name == stream.name && (k.crc, k.len) == (stream.crc, stream.len);
+            if !stream.name.is_empty() && known.iter().any(same) {
+                continue;
+            }
+            let start = stream.start as usize;
+            let Ok((inflated, len)) = deflate::inflate(&content, stream.start, MAX_INFLATED) else {
+                continue;
+            };
+            let len = len as usize;
+            let declared = stream.len.is_none_or(|l| l == len as u64);
+            if !declared || inflated.len() as u64 > MAX_RATIO * len as u64 + SMALL_CONTENT {
+                continue;
+            }
+            match deflate::guess(&inflated, &content[start..start + len], likely.or(stream.likely)) {
+                Some(encoder) => {
+                    likely = Some(encoder);
+                    out.text.extend_from_slice(&content[done..start]);
+                    let at = out.text.len();
+                    out.text.extend_from_slice(&inflated);
+                    let (name, content) = (stream.name, inflated.len());
+                    out.streams.push(Inflated { at, encoder, stream: len as u64, content, name });
+                    done = start + len;
+                }
+                None => out.other += 1,
+            }
+        }
+        out.text.extend_from_slice(&content[done..]);
+        out
+    }
+
+    /// The deflate streams of an old file.
+    fn old_streams(&self, segment: &Segment) -> Vec<Stream> {
+        deflate::locate(&self.old_file(segment.member))
+    }
+
+    fn old_file(&self, member: usize) -> Section<'a> {
+        self.source.old.content(&self.source.old.members[member])
+    }
+
+    /// Joins what may help: old runs as they are, and old streams inflated.
+    fn old_text(&self, new: &Expanded, segments: &[Segment]) -> Result<OldText, DiffError> {
+        let mut text = OldText::default();
+        let mut room = text_budget(self.options);
+        let gzip = new.streams.iter().any(|s| s.name.is_empty());
+        for s in segments {
+            let file = self.old_file(s.member);
+            let streams = if self.options.parts.deflate { self.old_streams(s) } else { Vec::new() };
+            let single = streams.iter().any(|s| s.name.is_empty());
+            for stream in streams {
+                let wanted = stream.name.is_empty() || new.streams.iter().any(|n| n.name == stream.name);
+                if !wanted {
+                    continue;
+                }
+                let most = MAX_INFLATED.min(room as usize);
+                match deflate::inflate(&file, stream.start, most) {
+                    Ok((bytes, len)) if bytes.len() as u64 <= MAX_RATIO * len + SMALL_CONTENT => {
+                        let kind = ViewKind::Inflated { start: stream.start, len: bytes.len() as u64 };
+                        room -= bytes.len() as u64;
+                        text.push(View { member: s.member, kind }, &bytes);
+                    }
+                    Ok(_) | Err(InflateError::Stream(_)) => {}
+                    Err(InflateError::Read(e)) => return Err(DiffError::Read(e)),
+                }
+            }
+            // What is inside a .gz says all about it, if the new file was opened too.
+            if (single && gzip) || s.len > room {
+                continue;
+            }
+            room -= s.len;
+            let mut bytes = vec![0; s.len as usize];
+            file.read_exact_at(s.offset, &mut bytes).map_err(DiffError::Read)?;
+            let all = s.offset == 0 && s.len == file.size();
+            let kind = if all { ViewKind::Whole } else { ViewKind::Range { start: s.offset, len: s.len } };
+            text.push(View { member: s.member, kind }, &bytes);
+        }
+        Ok(text)
+    }
+
+    fn matches(&self, new: &[u8], old: &OldText) -> Vec<Match> {
+        if old.bytes.is_empty() {
+            return Vec::new();
+        }
+        let (sorting, hashing);
+        let finder: &dyn Finder = if self.options.effort.level() > 1 {
+            sorting = SuffixFinder::new(&old.bytes);
+            &sorting
+        } else {
+            hashing = BlockFinder::new(&old.bytes, 32);
+            &hashing
+        };
+        let parts: Vec<approx::Part> = old
+            .ends
+            .iter()
+            .zip(&old.views)
+            .map(|(&end, view)| approx::Part { end, file: view.member })
+            .collect();
+        let literal = |bytes: &[u8]| match class(bytes) {
+            items::TEXT => TEXT_PRICE,
+            items::DENSE => DENSE_PRICE,
+            _ => BINARY_PRICE,
+        };
+        let search = Search { stride: 1, prices: Prices::default(), literal: &literal };
+        let mut matches = approx::matches(finder, &parts, new, search);
+        matches.retain(|m| {
+            let (a, b) = (&new[m.new..m.new + m.len], &old.bytes[m.old..m.old + m.len]);
+            a.iter().zip(b).filter(|(a, b)| a == b).count() >= MIN_AGREEING
+        });
+        matches
+    }
+
+    /// Cuts an expanded text into parts and writes each.
+    fn parts(&self, new: &Expanded, old: &OldText, matches: &[Match]) -> Vec<Part> {
+        // Between streams a part may end anywhere, inside of one nowhere.
+        let mut parts = Vec::new();
+        let mut start = 0;
+        let (mut literals, mut next) = (0, 0);
+        let mut streams = new.streams.iter().peekable();
+        while start < new.text.len() {
+            let mut end = start;
+            let mut inside = 0;
+            while end < new.text.len() && end - start < PART_OUTPUT && literals < PART_LITERALS {
+                let step = match streams.peek() {
+                    Some(s) if s.at == end => {
+                        let content = s.content;
+                        inside += 1;
+                        streams.next();
+                        content
+                    }
+                    Some(s) => (s.at - end).min(1 << 16),
+                    None => (new.text.len() - end).min(1 << 16),
+                };
+                // Literals: what no match covers.
+                literals += step;
+                while let Some(m) = matches.get(next).filter(|m| m.new < end + step) {
+                    let covered = (m.new + m.len).min(end + step).saturating_sub(m.new.max(end));
+                    literals -= covered;
+                    if m.new + m.len > end + step {
+                        break;
+                    }
+                    next += 1;
+                }
+                end += step;
+            }
+            let first = new.streams.partition_point(|s| s.at < start);
+            parts.push(self.part(new, start..end, first..first + inside, old, matches));
+            start = end;
+            literals = 0;
+        }
+        parts
+    }
+
+    /// Writes one part.
+    fn part(
+        &self,
+        new: &Expanded,
+        range: Range<usize>,
+        streams: Range<usize>,
+        old: &OldText,
+        matches: &[Match],
+    ) -> Part {
+        let mut rebuilt = Vec::new();
+        let (mut at, mut len) = (range.start, 0);
+        for s in &new.streams[streams] {
+            let before = (s.at - at) as u64;
+            rebuilt.push(Rebuilt { before, encoder: s.encoder, stream: s.stream, content: s.content as u64 });
+            len += before + s.stream;
+            at = s.at + s.content;
+        }
+        len += (range.end - at) as u64;
+        let from = matches.partition_point(|m| m.new + m.len <= range.start);
+        let matches: Vec<Match> = matches[from..]
+            .iter()
+            .take_while(|m| m.new < range.end)
+            .map(|m| {
+                let cut = range.start.saturating_sub(m.new);
+                let end = (m.new + m.len).min(range.end);
+                Match { new: m.new + cut, old: m.old + cut, len: end - m.new - cut }
+            })
+            .collect();
+        let used = used_views(old, &matches);
+        let mut out = Streams::default();
+        let corrections = operations(&new.text, range, old, &used, &matches, &mut out);
+        let literals = std::mem::take(out.get(StreamId::Binary));
+        let class = if self.options.parts.classes { class(&literals) } else { items::BINARY };
+        let id = StreamId::of_class(class).unwrap_or(StreamId::Binary);
+        *out.get(id) = literals;
+        let views = old.views.iter().zip(&used).filter(|(_, used)| used.is_some()).map(|(v, _)| *v).collect();
+        Part { len, class, views, rebuilt, corrections, streams: out }
+    }
+}
+
+fn plain(text: Vec<u8>) -> Expanded {
+    Expanded { text, streams: Vec::new(), other: 0 }
+}
+
+/// For each view, where it starts in a text of the views that are used alone.
+fn used_views(old: &OldText, matches: &[Match]) -> Vec<Option<usize>> {
+    let mut used = vec![None; old.views.len()];
+    for m in matches {
+        used[old.ends.partition_point(|&end| end <= m.old)] = Some(0);
+    }
+    let mut at = 0;
+    for (i, slot) in used.iter_mut().enumerate() {
+        if slot.is_some() {
+            *slot = Some(at);
+            at += old.ends[i] - if i == 0 { 0 } else { old.ends[i - 1] };
+        }
+    }
+    used
+}
+
+/// Writes literals, copies and corrections; literals go to the stream of class binary. Returns the corrections.
+fn operations(
+    new: &[u8],
+    range: Range<usize>,
+    old: &OldText,
+    used: &[Option<usize>],
+    matches: &[Match],
+    out: &mut Streams,
+) -> u64 {
+    let mut corrections = 0;
+    let (mut at, mut expected, mut gap) = (range.start, 0i64, 0u64);
+    for m in matches {
+        let view = old.ends.partition_point(|&end| end <= m.old);
+        let start = if view == 0 { 0 } else { old.ends[view - 1] };
+        let address = (used[view].unwrap_or(0) + m.old - start) as i64;
+        put(out.get(StreamId::LiteralLengths), (m.new - at) as u64);
+        out.get(StreamId::Binary).extend_from_slice(&new[at..m.new]);
+        put_signed(out.get(StreamId::Addresses), address - expected);
+        put(out.get(StreamId::CopyLengths), m.len as u64);
+        for (a, b) in new[m.new..m.new + m.len].iter().zip(&old.bytes[m.old..]) {
+            if a == b {
+                gap += 1;
+            } else {
+                put(out.get(StreamId::Gaps), gap);
+                out.get(StreamId::Corrections).push(a.wrapping_sub(*b));
+                corrections += 1;
+                gap = 0;
+            }
+        }
+        at = m.new + m.len;
+        expected = address + m.len as i64;
+    }
+    if at < range.end {
+        put(out.get(StreamId::LiteralLengths), (range.end - at) as u64);
+        out.get(StreamId::Binary).extend_from_slice(&new[at..range.end]);
+    }
+    corrections
+}
+
+/// What kind of bytes literals are.
+pub(super) fn class(literals: &[u8]) -> u64 {
+    let mut counts = [0u64; 256];
+    literals.iter().for_each(|&b| counts[usize::from(b)] += 1);
+    let total = literals.len() as u64;
+    let printable: u64 = (32..127).chain([9, 10, 13]).chain(128..256).map(|b| counts[b]).sum();
+    let high: u64 = counts[128..].iter().sum();
+    if printable * 100 >= total * 97 && high * 3 <= total {
+        return items::TEXT;
+    }
+    // Bits by order 0: compressed bytes come close to eight.
+    let entropy: f64 =
+        counts.iter().filter(|&&n| n > 0).map(|&n| n as f64 * (total as f64 / n as f64).log2()).sum();
+    if total >= 4096 && entropy > 7.85 * total as f64 { items::DENSE } else { items::BINARY }
+}

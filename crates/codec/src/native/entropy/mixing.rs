@@ -1,0 +1,384 @@
+//! Method 3, `mixing`: a byte model that mixes the predictions of several contexts, bit by bit, for an arithmetic coder
+//! (`docs/formats/native-delta.md`, section 7.4).
+//!
+//! It codes some megabytes a second both ways, so the writer gives it small streams only. All arithmetic is on integers:
+//! reader and writer must agree to the last bit on every machine.
+
+/// Hashed contexts: the last 2, 3, 4 and 6 bytes, and the letters since the last other byte (section 7.4.2).
+const HASHED: usize = 5;
+/// Inputs of the mixer: order 0, order 1, the hashed contexts, the match (section 7.4.4).
+const INPUTS: usize = 8;
+/// A fresh prediction: one half, seen never (section 7.4.1).
+const FRESH: u32 = 1 << 31;
+/// Observations after which a prediction no longer adapts more slowly (section 7.4.1).
+const LIMIT: u32 = 255;
+/// Slots of a bucket: a check and 15 predictions (section 7.4.2).
+const BUCKET: usize = 16;
+/// Bytes whose hash finds the last place where they stood (section 7.4.3).
+const MATCH_MIN: usize = 5;
+/// Longest match length that is told apart (section 7.4.3).
+const MATCH_MAX: usize = 31;
+/// First weights of the mixer, 16 fractional bits (section 7.4.4).
+const WEIGHT: i32 = 20_000;
+
+/// `65536 / (1 + exp(-x / 256))` for x = -2048, -1920, ..., 2048 (section 7.4.1).
+const LOGISTIC: [i32; 33] = [
+    22, 36, 60, 98, 162, 267, 439, 720, 1179, 1921, 3108, 4971, 7812, 11955, 17625, 24743, 32768, 40793,
+    47911, 53581, 57724, 60565, 62428, 63615, 64357, 64816, 65097, 65269, 65374, 65438, 65476, 65500, 65514,
+];
+
+/// Probability out of 65536 for a logit in 256ths.
+fn squash(x: i32) -> i32 {
+    let x = x.clamp(-2047, 2047) + 2048;
+    let (i, part) = ((x >> 7) as usize, x & 127);
+    (LOGISTIC[i] * (128 - part) + LOGISTIC[i + 1] * part) >> 7
+}
+
+/// Logits by probability out of 4096: the inverse of [`squash`].
+fn stretch_table() -> Vec<i16> {
+    let mut table = vec![0; 4096];
+    let mut from = 0;
+    for x in -2047..=2047 {
+        let to = (squash(x) >> 4) as usize;
+        for entry in &mut table[from.min(to + 1)..=to] {
+            *entry = x as i16;
+        }
+        from = from.max(to + 1);
+    }
+    for entry in &mut table[from..] {
+        *entry = 2047;
+    }
+    table
+}
+
+/// Bytes of memory that coding a stream of `len` bytes takes besides the stream.
+pub(crate) fn memory(len: usize) -> u64 {
+    let slots = 1u64 << table_log(len);
+    slots * 4 * HASHED as u64 + (4 << match_log(len)) + (1 << 19)
+}
+
+/// log2 of the slots of one hashed context (section 7.4.2).
+fn table_log(len: usize) -> u32 {
+    (len.max(1) as u64 * 4).next_power_of_two().ilog2().clamp(12, 20)
+}
+
+/// log2 of the entries that find matches (section 7.4.3).
+fn match_log(len: usize) -> u32 {
+    (len.max(1) as u64).next_power_of_two().ilog2().clamp(8, 18)
+}
+
+struct Model {
+    stretch: Vec<i16>,
+    /// 65536 / (n + 1.5), by number of observations.
+    rate: Vec<u32>,
+    order0: Vec<u32>,
+    order1: Vec<u32>,
+    tables: [Vec<u32>; HASHED],
+    table_shift: u32,
+    /// Start of the present bucket of each hashed context.
+    buckets: [usize; HASHED],
+    hashes: [u32; HASHED],
+    /// The slots that gave the present predictions.
+    slots: [usize; HASHED],
+    /// Bits of the present byte behind a leading one, 1..=255.
+    partial: usize,
+    /// Bits of the present half byte behind a leading one, 1..=15.
+    nibble: usize,
+    bits: u32,
+    last8: u64,
+    word: u32,
+    places: Vec<u32>,
+    match_shift: u32,
+    match_at: usize,
+    match_len: usize,
+    match_hits: Vec<u32>,
+    inputs: [i32; INPUTS],
+    weights_by_byte: Vec<[i32; INPUTS]>,
+    weights_by_match: Vec<[i32; INPUTS]>,
+    outputs: [i32; 2],
+}
+
+impl Model {
+    fn new(len: usize) -> Self {
+        let log = table_log(len);
+        let mut model = Model {
+            stretch: stretch_table(),
+            rate: (0..=LIMIT).map(|n| (2 << 16) / (2 * n + 3)).collect(),
+            order0: vec![FRESH; 256],
+            order1: vec![FRESH; 1 << 16],
+            tables: std::array::from_fn(|_| vec![0; 1 << log]),
+            table_shift: 32 - (log - 4),
+            buckets: [0; HASHED],
+            hashes: [0; HASHED],
+            slots: [0; HASHED],
+            partial: 1,
+            nibble: 1,
+            bits: 0,
+            last8: 0,
+            word: 0,
+            places: vec![0; 1 << match_log(len)],
+            match_shift: 32 - match_log(len),
+            match_at: 0,
+            match_len: 0,
+            match_hits: vec![FRESH; 2 * (MATCH_MAX + 1)],
+            inputs: [0; INPUTS],
+            weights_by_byte: vec![[WEIGHT; INPUTS]; 256],
+            weights_by_match: vec![[WEIGHT; INPUTS]; (MATCH_MAX + 1) * 8],
+            outputs: [0; 2],
+        };
+        model.begin_byte();
+        model
+    }
+
+    /// Whether the byte that the match predicts agrees with the bits known of this one; its next bit if so.
+    fn expected_bit(&self, history: &[u8]) -> Option<u32> {
+        if self.match_len == 0 {
+            return None;
+        }
+        let byte = u32::from(history[self.match_at]) | 256;
+        (byte >> (8 - self.bits) == self.partial as u32).then_some(byte >> (7 - self.bits) & 1)
+    }
+
+    fn match_slot(&self, expected: u32) -> usize {
+        self.match_len.min(MATCH_MAX) * 2 + expected as usize
+    }
+
+    /// Probability out of 65536 that the next bit is 1.
+    fn predict(&mut self, history: &[u8]) -> u32 {
+        let logit = |stretch: &[i16], slot: u32| i32::from(stretch[(slot >> 20) as usize]);
+        self.inputs[0] = logit(&self.stretch, self.order0[self.partial]);
+        let order1 = (self.last8 as usize & 255) << 8 | self.partial;
+        self.inputs[1] = logit(&self.stretch, self.order1[order1]);
+        for i in 0..HASHED {
+            self.slots[i] = self.buckets[i] + self.nibble;
+            self.inputs[2 + i] = logit(&self.stretch, self.tables[i][self.slots[i]]);
+        }
+        self.inputs[7] = match self.expected_bit(history) {
+            Some(bit) => logit(&self.stretch, self.match_hits[self.match_slot(bit)]),
+            None => 0,
+        };
+        let set = self.match_set();
+        self.outputs[0] = dot(&self.inputs, &self.weights_by_byte[self.partial]);
+        self.outputs[1] = dot(&self.inputs, &self.weights_by_match[set]);
+        squash((self.outputs[0] + self.outputs[1]) >> 1).clamp(1, 65535) as u32
+    }
+
+    fn match_set(&self) -> usize {
+        self.match_len.min(MATCH_MAX) * 8 + self.bits as usize
+    }
+
+    /// Learns the bit that was predicted.
+    fn update(&mut self, bit: u32, history: &[u8]) {
+        let set = self.match_set();
+        train(&mut self.weights_by_byte[self.partial], &self.inputs, self.outputs[0], bit);
+        train(&mut self.weights_by_match[set], &self.inputs, self.outputs[1], bit);
+        adapt(&mut self.order0[self.partial], bit, &self.rate);
+        adapt(&mut self.order1[(self.last8 as usize & 255) << 8 | self.partial], bit, &self.rate);
+        for i in 0..HASHED {
+            adapt(&mut self.tables[i][self.slots[i]], bit, &self.rate);
+        }
+        if let Some(expected) = self.expected_bit(history) {
+            let slot = self.match_slot(expected);
+            adapt(&mut self.match_hits[slot], bit, &self.rate);
+            if expected != bit {
+                self.match_len = 0;
+            }
+        }
+        self.partial = self.partial << 1 | bit as usize;
+        self.nibble = self.nibble << 1 | bit as usize;
+        self.bits += 1;
+        if self.bits == 4 {
+            for i in 0..HASHED {
+                let hash = self.hashes[i].wrapping_add(self.partial as u32).wrapping_mul(0x9e37_79b1);
+                self.buckets[i] = bucket(&mut self.tables[i], hash, self.table_shift);
+            }
+            self.nibble = 1;
+        }
+    }
+
+    /// Takes in the byte just completed, the last of `history`.
+    fn end_byte(&mut self, history: &[u8]) {
+        let byte = self.partial as u8;
+        self.last8 = self.last8 << 8 | u64::from(byte);
+        self.word = if byte.is_ascii_alphabetic() || byte >= 128 {
+            self.word.wrapping_add(u32::from(byte.to_ascii_lowercase()) + 1).wrapping_mul(0x2f0b_4f35)
+        } else {
+            0
+        };
+        self.partial = 1;
+        self.bits = 0;
+        if self.match_len > 0 {
+            self.match_at += 1;
+            self.match_len = (self.match_len + 1).min(65_535);
+        }
+        if history.len() >= MATCH_MIN {
+            let five = self.last8 & 0xff_ffff_ffff;
+            let place = (five.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 >> self.match_shift;
+            if self.match_len == 0 {
+                self.match_at = self.places[place as usize] as usize;
+                if self.match_at > 0 {
+                    let older = history[..self.match_at].iter().rev();
+                    let run = older.zip(history.iter().rev()).take(MATCH_MAX + 1);
+                    self.match_len = run.take_while(|(a, b)| a == b).count();
+                }
+            }
+            self.places[place as usize] = history.len() as u32;
+        }
+        self.begin_byte();
+    }
+
+    /// Finds the buckets for the first half of the next byte.
+    fn begin_byte(&mut self) {
+        self.nibble = 1;
+        let last = |n: u32| self.last8 & ((1u64 << (8 * n)) - 1);
+        let contexts = [last(2), last(3), last(4), last(6), u64::from(self.word) << 8 | self.last8 & 255];
+        for (i, context) in contexts.into_iter().enumerate() {
+            let key = (context.wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ i as u64;
+            self.hashes[i] = (key.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 32) as u32;
+            self.buckets[i] = bucket(&mut self.tables[i], self.hashes[i], self.table_shift);
+        }
+    }
+}
+
+/// The bucket of a hash, emptied if it was another's.
+fn bucket(table: &mut [u32], hash: u32, shift: u32) -> usize {
+    let start = (hash >> shift) as usize * BUCKET;
+    let check = hash | 1;
+    let slots = &mut table[start..start + BUCKET];
+    if slots[0] != check {
+        slots.fill(FRESH);
+        slots[0] = check;
+    }
+    start
+}
+
+fn dot(inputs: &[i32; INPUTS], weights: &[i32; INPUTS]) -> i32 {
+    let sum: i64 = inputs.iter().zip(weights).map(|(&x, &w)| i64::from(x) * i64::from(w)).sum();
+    (sum >> 16).clamp(-2047, 2047) as i32
+}
+
+fn train(weights: &mut [i32; INPUTS], inputs: &[i32; INPUTS], output: i32, bit: u32) {
+    let error = ((bit as i32) << 16) - squash(output);
+    for (w, &x) in weights.iter_mut().zip(inputs) {
+        *w = (*w + ((x * (error >> 2) + (1 << 14)) >> 15)).clamp(-(1 << 20), 1 << 20);
+    }
+}
+
+/// Moves a prediction (22 bits, then 10 bits of count) towards a bit.
+fn adapt(slot: &mut u32, bit: u32, rate: &[u32]) {
+    let (p, n) = (*slot >> 10, *slot & 1023);
+    let target = if bit == 1 { (1 << 22) - 1 } else { 0 };
+    let step = ((target - i64::from(p)) * i64::from(rate[n as usize])) >> 16;
+    *slot = ((i64::from(p) + step) as u32) << 10 | (n + 1).min(LIMIT);
+}
+
+/// Encodes `data`.
+pub(crate) fn encode(data: &[u8]) -> Vec<u8> {
+    let mut model = Model::new(data.len());
+    let mut out = Vec::with_capacity(data.len() / 3);
+    let (mut low, mut high) = (0u32, u32::MAX);
+    for (i, &byte) in data.iter().enumerate() {
+        for shift in (0..8).rev() {
+            let bit = u32::from(byte >> shift) & 1;
+            let middle = split(low, high, model.predict(&data[..i]));
+            if bit == 1 {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+            model.update(bit, &data[..i]);
+            while (low ^ high) >> 24 == 0 {
+                out.push((high >> 24) as u8);
+                low <<= 8;
+                high = high << 8 | 255;
+            }
+        }
+        model.end_byte(&data[..=i]);
+    }
+    // The first bytes of low and high differ, so one byte names a point between them: a reader takes zeros for what
+    // is missing.
+    if low > 0 {
+        out.push((low >> 24) as u8 + 1);
+    }
+    while out.last() == Some(&0) {
+        out.pop();
+    }
+    out
+}
+
+/// Decodes `len` bytes; any input decodes to something.
+pub(crate) fn decode(encoded: &[u8], len: usize) -> Vec<u8> {
+    let mut model = Model::new(len);
+    let mut out = Vec::with_capacity(len);
+    let mut input = encoded.iter().copied().chain(std::iter::repeat(0));
+    let mut next = move || u32::from(input.next().unwrap_or(0));
+    let (mut low, mut high) = (0u32, u32::MAX);
+    let mut code = (0..4).fold(0, |code, _| code << 8 | next());
+    for _ in 0..len {
+        let mut byte = 0;
+        for _ in 0..8 {
+            let middle = split(low, high, model.predict(&out));
+            let bit = u32::from(code <= middle);
+            if bit == 1 {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+            model.update(bit, &out);
+            byte = byte << 1 | bit as u8;
+            while (low ^ high) >> 24 == 0 {
+                low <<= 8;
+                high = high << 8 | 255;
+                code = code << 8 | next();
+            }
+        }
+        out.push(byte);
+        model.end_byte(&out);
+    }
+    out
+}
+
+/// Where the interval is cut: up to here the bit is 1.
+fn split(low: u32, high: u32, probability: u32) -> u32 {
+    let range = u64::from(high - low);
+    low + ((range * u64::from(probability)) >> 16) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_testkit::image::{binary, mutate};
+
+    #[test]
+    fn stretch_is_the_inverse_of_squash() {
+        let table = stretch_table();
+        assert!(table.windows(2).all(|w| w[0] <= w[1]));
+        assert_eq!((table[0], table[2048], table[4095]), (-2047, 0, 2047));
+        // Farther out a step of the table covers many logits.
+        for x in (-1200i32..1200).step_by(7) {
+            let back = i32::from(table[(squash(x) >> 4) as usize]);
+            assert!((back - x).abs() < 60, "{x} came back as {back}");
+        }
+    }
+
+    #[test]
+    fn streams_come_back() {
+        let text = b"the lightest boat there is, and the lightest boat there was. ".repeat(40);
+        let noise = binary(3, 20_000);
+        let mixed = [&text[..], &mutate(&noise, 4, 30), &text, &noise].concat();
+        for data in [&b""[..], b"a", b"\0", b"\xff\xff", &[0; 5000], &[255; 5000], &text, &mixed] {
+            let encoded = encode(data);
+            assert!(decode(&encoded, data.len()) == data, "{} bytes", data.len());
+        }
+        assert!(encode(&text).len() < 90, "{}", encode(&text).len());
+        assert!(encode(&[0; 100_000]).len() < 60);
+    }
+
+    #[test]
+    fn any_input_decodes_to_the_length_asked_for() {
+        for len in [0, 1, 100, 5000] {
+            assert_eq!(decode(&[0xa5; 64], len).len(), len);
+            assert_eq!(decode(&[], len).len(), len);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Numbers of items, transforms and views (`docs/formats/native-delta.md`, section 6).
+
+/// Bytes of a tar block.
+pub(crate) const BLOCK: u64 = 512;
+/// Classes of literals (section 6.4).
+pub(crate) const CLASSES: usize = 3;
+/// Class of text.
+pub(crate) const TEXT: u64 = 0;
+/// Class of anything else.
+pub(crate) const BINARY: u64 = 1;
+/// Class of what is compressed already.
+pub(crate) const DENSE: u64 = 2;
+
+/// Item: a header, section 6.2.
+pub(crate) const HEADER: u64 = 0;
+/// Item: all of an old file, section 6.3.
+pub(crate) const WHOLE: u64 = 1;
+/// Item: new bytes, section 6.4.
+pub(crate) const PART: u64 = 2;
+/// Item: zeros, section 6.7.
+pub(crate) const ZEROS: u64 = 3;
+
+/// Transform: none.
+pub(crate) const PLAIN: u64 = 0;
+/// Transform `deflate/1`, section 8.
+pub(crate) const DEFLATE: u64 = 1;
+
+/// View: all of an old file, section 6.5.
+pub(crate) const VIEW_WHOLE: u64 = 0;
+/// View: a range of an old file.
+pub(crate) const VIEW_RANGE: u64 = 1;
+/// View: a deflate stream of an old file, inflated.
+pub(crate) const VIEW_INFLATED: u64 = 2;
+
+/// Most views of one part.
+pub(crate) const MAX_VIEWS: u64 = 1 << 16;
+/// Most deflate streams of one part.
+pub(crate) const MAX_STREAMS: u64 = 1 << 16;

@@ -1,0 +1,174 @@
+//! Native deltas: made, applied, shown, explained. What is common with tar-diffs is in the modules of the commands.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use coracle_codec::digest::{Digest, Hashing};
+use coracle_codec::native::{
+    self, Applied, DiffError, ExplainError, Explanation, Head, Limits, MAGIC_LEN, Options, Report, Sources,
+    StreamSize,
+};
+use coracle_codec::{ReadAt, compress};
+
+use crate::diff::Verifying;
+use crate::input::{Archive, stdin_once};
+use crate::output::Output;
+use crate::source::Inputs;
+use crate::{Context, Error};
+
+/// What to make a native delta of.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Old archives in order of extraction.
+    pub old: Vec<PathBuf>,
+    /// The new archive.
+    pub new: PathBuf,
+    /// Where the delta goes.
+    pub delta: PathBuf,
+    /// How it is made.
+    pub options: Options,
+    /// Bounds for compressed archives.
+    pub limits: compress::Limits,
+    /// Apply the delta before it is published and compare the result.
+    pub verify: bool,
+}
+
+/// A native delta that was made.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// Old archives: uncompressed bytes.
+    pub old_bytes: Vec<u64>,
+    /// Bytes of the delta.
+    pub delta_bytes: u64,
+    /// What it holds.
+    pub report: Report,
+    /// Whether it was applied and gave the new archive.
+    pub verified: bool,
+}
+
+/// Makes a native delta; it appears at its path only when complete and, unless told otherwise, proved.
+///
+/// # Errors
+/// See [`Error`]; there is then no output.
+pub fn diff(request: &Request, context: &Context<'_>) -> Result<Made, Error> {
+    stdin_once(request.old.iter().chain([&request.new]))?;
+    let open = |path| Archive::open(path, request.limits, context);
+    let old = request.old.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
+    let new = open(&request.new)?;
+    let inputs = [request.old.as_slice(), std::slice::from_ref(&request.new)].concat();
+    let mut output = Output::checked(&request.delta, &inputs, context)?;
+    let bytes: Vec<&dyn ReadAt> = old.iter().map(Archive::bytes).collect();
+    let mut writer = Hashing::new(BufWriter::with_capacity(1 << 16, &mut output));
+    let report = native::diff(&bytes, new.bytes(), &mut writer, &request.options, context.observer);
+    let report = report.map_err(|e| match e {
+        DiffError::Old { archive, error } => Error::tar(&request.old[archive], error),
+        DiffError::New(error) => Error::tar(&request.new, error),
+        DiffError::Read(error) => Error::ReadAgain(error),
+        DiffError::Write(error) => Error::Write { path: request.delta.clone(), error },
+        DiffError::Cancelled => Error::Cancelled,
+        other => Error::SelfCheck(other.to_string()),
+    })?;
+    writer.flush().map_err(|error| Error::Write { path: request.delta.clone(), error })?;
+    let (writer, _, delta_bytes) = writer.finish();
+    drop(writer);
+    if request.verify {
+        verify(&bytes, &output, &report, request.options.threads, context)?;
+    }
+    output.publish()?;
+    let old_bytes = bytes.iter().map(|b| b.size()).collect();
+    Ok(Made { old_bytes, delta_bytes, report, verified: request.verify })
+}
+
+/// Applies the delta to the old archives; it is compared with its digest on the way.
+fn verify(
+    old: &[&dyn ReadAt],
+    output: &Output,
+    report: &Report,
+    threads: NonZeroUsize,
+    context: &Context<'_>,
+) -> Result<(), Error> {
+    let observer = Verifying { inner: context.observer, total: report.head.size };
+    let limits = Limits { max_output: report.head.size, max_memory: u64::MAX, ..Limits::default() };
+    let delta = BufReader::with_capacity(1 << 16, output.reopen()?);
+    match native::apply(delta, Sources::Archives(old), &mut io::sink(), &limits, threads, &observer) {
+        Ok(_) => Ok(()),
+        Err(native::Error::Cancelled) => Err(Error::Cancelled),
+        Err(native::Error::ReadDelta(error)) => Err(Error::Read { path: output.path().into(), error }),
+        Err(e) => Err(Error::SelfCheck(e.to_string())),
+    }
+}
+
+/// Applies a native delta to what was named as its source.
+pub(crate) fn apply(
+    delta: impl Read,
+    inputs: &Inputs,
+    out: &mut dyn Write,
+    limits: &Limits,
+    threads: NonZeroUsize,
+    context: &Context<'_>,
+) -> Result<Applied, native::Error> {
+    with(inputs, |sources| native::apply(delta, sources, &mut &mut *out, limits, threads, context.observer))
+}
+
+/// Calls `work` with inputs as the sources of a native delta.
+fn with<R>(inputs: &Inputs, work: impl FnOnce(Sources<'_>) -> R) -> R {
+    match inputs {
+        Inputs::Tree(tree) => work(Sources::Tree(tree)),
+        Inputs::Archives(archives) => {
+            let bytes: Vec<&dyn ReadAt> = archives.iter().map(Archive::bytes).collect();
+            work(Sources::Archives(&bytes))
+        }
+    }
+}
+
+/// A native delta as [`crate::inspect`] shows it.
+#[derive(Debug, Clone)]
+pub struct Delta {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Digest of the file.
+    pub digest: Digest,
+    /// What it says of itself.
+    pub head: Head,
+    /// The streams of its blocks.
+    pub streams: Vec<StreamSize>,
+}
+
+/// Reads a native delta without decoding its streams.
+pub(crate) fn inspect(path: &Path, limits: &Limits) -> Result<Delta, Error> {
+    let file = File::open(path).map_err(|error| Error::Open { path: path.into(), error })?;
+    let mut file = Hashing::new(BufReader::with_capacity(1 << 16, file));
+    let (head, streams) = native::inspect(&mut file, limits).map_err(|e| Error::native(path, path, e))?;
+    let (_, digest, bytes) = file.finish();
+    Ok(Delta { bytes, digest, head, streams })
+}
+
+/// Attributes a native delta's bytes to the members of the new archive.
+pub(crate) fn explain(
+    request: &crate::explain::Request,
+    delta: impl Read,
+    new: &Archive,
+    inputs: &Inputs,
+    context: &Context<'_>,
+) -> Result<Explanation, Error> {
+    let delta = BufReader::with_capacity(1 << 16, delta);
+    let explained = with(inputs, |sources| {
+        native::explain(delta, sources, new.bytes(), &request.native_limits, context.observer)
+    });
+    explained.map_err(|e| match e {
+        ExplainError::Delta(e) => Error::native(&request.delta, &request.delta, e),
+        ExplainError::New(error) => Error::tar(&request.new, error),
+        error => Error::ExplainNative { path: request.delta.clone(), error },
+    })
+}
+
+/// The first bytes of a delta, and all of it for reading on.
+pub(crate) fn peek<'r>(mut delta: impl Read + 'r) -> io::Result<(bool, Box<dyn Read + 'r>)> {
+    let mut start = Vec::new();
+    delta.by_ref().take(MAGIC_LEN as u64).read_to_end(&mut start)?;
+    // Another version is this format's business too.
+    let ours = start.len() == MAGIC_LEN && start[..MAGIC_LEN - 1] == native::MAGIC[..MAGIC_LEN - 1];
+    Ok((ours, Box::new(io::Cursor::new(start).chain(delta))))
+}
