@@ -254,6 +254,6 @@ mod tests {
         assert_eq!(setups[0].commands.as_ref().unwrap_err().split(';').next(), Some("not found"));
         // No rows for a range that nobody offers.
         let ours = probe(&tools::CORACLE, None, None);
-        assert_eq!(ours.iter().map(|s| s.config.as_str()).collect::<Vec<_>>(), ["v1", "v2"]);
+        assert_eq!(ours.iter().map(|s| s.config.as_str()).collect::<Vec<_>>(), ["v1", "v2", "native"]);
     }
 }
