@@ -121,6 +121,17 @@ pub enum Whiteouts {
     Off,
 }
 
+impl Whiteouts {
+    /// Whether they apply to so many old archives.
+    pub fn apply(self, archives: usize) -> bool {
+        match self {
+            Whiteouts::Auto => archives > 1,
+            Whiteouts::On => true,
+            Whiteouts::Off => false,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(override_usage = "coracle diff [OPTIONS] <OLD>... <NEW> <DELTA>")]
 pub struct Diff {

@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use coracle_codec::tardiff::{Effort, Limits, MAX_DICTIONARY, Method, Options, Version};
+use coracle_codec::delta::Effort;
+use coracle_codec::tardiff::{Limits, MAX_DICTIONARY, Method, Options, Version};
 use coracle_codec::{compress, native};
 use coracle_engine::{Context, diff, patch};
 
@@ -273,5 +274,5 @@ fn effort(level: i64) -> Effort {
         6..10 => 7,
         _ => 9,
     };
-    Effort::new(number).unwrap_or(Effort::DEFAULT)
+    Effort::new(number).unwrap_or_default()
 }

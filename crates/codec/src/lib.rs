@@ -10,11 +10,13 @@
 //! | [`tar`] | a tar reader that accounts for every byte and reads like Go's `archive/tar` |
 //! | [`compress`] | gzip, zstd, bzip2 and xz by magic, bounded |
 //! | [`source`] | where old files come from: the trait, and tars as an implementation |
+//! | [`delta`] | what delta formats have in common: efforts, errors and words of their writers |
 //! | [`matching`] | suffix arrays, approximate matching, sampled rolling hash, pairing of files |
 //! | [`oci`] | images as documents: descriptors, manifests, indexes, configs, references, platforms |
 //! | [`tardiff`] | tar-diff v1 and v2: reader, applier, writer, accounting |
 
 pub mod compress;
+pub mod delta;
 pub mod digest;
 pub mod matching;
 pub mod native;

@@ -7,10 +7,11 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use coracle_codec::ReadAt;
+use coracle_codec::delta::Effort;
 use coracle_codec::digest::Digest;
 use coracle_codec::native::entropy::{self, Method};
 use coracle_codec::native::{
-    Archive, Base, Block, Effort, Head, Limits, Options, Origin, Parts, Sources, Tree, TreeFile, apply, diff,
+    Archive, Base, Block, Head, Limits, Options, Origin, Parts, Sources, Tree, TreeFile, apply, diff,
 };
 use coracle_codec::observe::Quiet;
 use coracle_testkit::image::{binary, mutate, text};

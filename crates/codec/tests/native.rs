@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use coracle_codec::ReadAt;
+use coracle_codec::delta::{Cost, DiffError, Effort};
 use coracle_codec::digest::Digest;
 use coracle_codec::native::{
-    Base, Cost, Effort, Error, Limits, Options, Origin, Parts, Report, Sources, apply, diff, explain, inspect,
+    Base, Error, Limits, Options, Origin, Parts, Report, Sources, apply, diff, explain, inspect,
 };
 use coracle_codec::observe::{Observer, Quiet};
 use coracle_codec::source::EmptySource;
@@ -379,7 +380,7 @@ fn a_cancelled_run_stops() {
     let (old, new) = pair();
     let archives: [&dyn ReadAt; 1] = [&old];
     let made = diff(&archives, &new, &mut Vec::new(), &Options::default(), &Stop);
-    assert!(matches!(made, Err(coracle_codec::native::DiffError::Cancelled)));
+    assert!(matches!(made, Err(DiffError::Cancelled)));
     let (delta, _) = make(std::slice::from_ref(&old), &new, &Options::default());
     let sources = Sources::Archives(&archives);
     let error = apply(&delta[..], sources, &mut Vec::new(), &Limits::default(), NonZeroUsize::MIN, &Stop);

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use coracle_codec::ReadAt;
+use coracle_codec::delta::Cost;
 use coracle_codec::digest::Digest;
 use coracle_codec::observe::Quiet;
 use coracle_codec::source::{EmptySource, Source, TarSource};
 use coracle_codec::tardiff::{
-    Cost, Limits, Method, Op, OpReader, Options, Report, StreamOptions, Version, apply, diff, explain,
+    Limits, Method, Op, OpReader, Options, Report, StreamOptions, Version, apply, diff, explain,
 };
 use coracle_testkit::image::{binary, mutate, text};
 use coracle_testkit::tar_builder::TarBuilder;

@@ -3,9 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use coracle_codec::delta::DiffError;
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{self, Mismatch, Platform};
-use coracle_codec::tardiff::{self, DiffError, ExplainError};
+use coracle_codec::tardiff::{self, ExplainError};
 use coracle_codec::{compress, native, tar};
 use coracle_sys::wait::is_stopped;
 

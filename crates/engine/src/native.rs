@@ -1,98 +1,49 @@
 //! Native deltas: made, applied, shown, explained. What is common with tar-diffs is in the modules of the commands.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use coracle_codec::ReadAt;
 use coracle_codec::digest::{Digest, Hashing};
 use coracle_codec::native::{
-    self, Applied, DiffError, ExplainError, Explanation, Head, Limits, MAGIC_LEN, Options, Report, Sources,
-    StreamSize,
+    self, Applied, ExplainError, Explanation, Head, Limits, MAGIC_LEN, Options, Report, Sources, StreamSize,
 };
-use coracle_codec::{ReadAt, compress};
 
-use crate::diff::Verifying;
-use crate::input::{Archive, stdin_once};
+use crate::diff::{DeltaWriter, Made, Request, Verifying, make};
+use crate::input::Archive;
 use crate::output::Output;
 use crate::source::Inputs;
 use crate::{Context, Error};
-
-/// What to make a native delta of.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// Old archives in order of extraction.
-    pub old: Vec<PathBuf>,
-    /// The new archive.
-    pub new: PathBuf,
-    /// Where the delta goes.
-    pub delta: PathBuf,
-    /// How it is made.
-    pub options: Options,
-    /// Bounds for compressed archives.
-    pub limits: compress::Limits,
-    /// Apply the delta before it is published and compare the result.
-    pub verify: bool,
-}
-
-/// A native delta that was made.
-#[derive(Debug, Clone)]
-pub struct Made {
-    /// Old archives: uncompressed bytes.
-    pub old_bytes: Vec<u64>,
-    /// Bytes of the delta.
-    pub delta_bytes: u64,
-    /// What it holds.
-    pub report: Report,
-    /// Whether it was applied and gave the new archive.
-    pub verified: bool,
-}
 
 /// Makes a native delta; it appears at its path only when complete and, unless told otherwise, proved.
 ///
 /// # Errors
 /// See [`Error`]; there is then no output.
-pub fn diff(request: &Request, context: &Context<'_>) -> Result<Made, Error> {
-    stdin_once(request.old.iter().chain([&request.new]))?;
-    let open = |path| Archive::open(path, request.limits, context);
-    let old = request.old.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
-    let new = open(&request.new)?;
-    let inputs = [request.old.as_slice(), std::slice::from_ref(&request.new)].concat();
-    let mut output = Output::checked(&request.delta, &inputs, context)?;
-    let bytes: Vec<&dyn ReadAt> = old.iter().map(Archive::bytes).collect();
-    let mut writer = Hashing::new(BufWriter::with_capacity(1 << 16, &mut output));
-    let report = native::diff(&bytes, new.bytes(), &mut writer, &request.options, context.observer);
-    let report = report.map_err(|e| match e {
-        DiffError::Old { archive, error } => Error::tar(&request.old[archive], error),
-        DiffError::New(error) => Error::tar(&request.new, error),
-        DiffError::Read(error) => Error::ReadAgain(error),
-        DiffError::Write(error) => Error::Write { path: request.delta.clone(), error },
-        DiffError::Cancelled => Error::Cancelled,
-        other => Error::SelfCheck(other.to_string()),
-    })?;
-    writer.flush().map_err(|error| Error::Write { path: request.delta.clone(), error })?;
-    let (writer, _, delta_bytes) = writer.finish();
-    drop(writer);
-    if request.verify {
-        verify(&bytes, &output, &report, request.options.threads, context)?;
-    }
-    output.publish()?;
-    let old_bytes = bytes.iter().map(|b| b.size()).collect();
-    Ok(Made { old_bytes, delta_bytes, report, verified: request.verify })
+pub fn diff(request: &Request<Options>, context: &Context<'_>) -> Result<Made<Report>, Error> {
+    let write = |old: &[&dyn ReadAt], new: &dyn ReadAt, out: &mut DeltaWriter<'_>| {
+        native::diff(old, new, out, &request.options, context.observer)
+    };
+    let threads = request.options.threads;
+    make(request, context, write, |old, output, report, context| {
+        verify(old, output, report, threads, context)
+    })
 }
 
 /// Applies the delta to the old archives; it is compared with its digest on the way.
 fn verify(
-    old: &[&dyn ReadAt],
+    old: &[Archive],
     output: &Output,
     report: &Report,
     threads: NonZeroUsize,
     context: &Context<'_>,
 ) -> Result<(), Error> {
+    let old: Vec<&dyn ReadAt> = old.iter().map(Archive::bytes).collect();
     let observer = Verifying { inner: context.observer, total: report.head.size };
     let limits = Limits { max_output: report.head.size, max_memory: u64::MAX, ..Limits::default() };
     let delta = BufReader::with_capacity(1 << 16, output.reopen()?);
-    match native::apply(delta, Sources::Archives(old), &mut io::sink(), &limits, threads, &observer) {
+    match native::apply(delta, Sources::Archives(&old), &mut io::sink(), &limits, threads, &observer) {
         Ok(_) => Ok(()),
         Err(native::Error::Cancelled) => Err(Error::Cancelled),
         Err(native::Error::ReadDelta(error)) => Err(Error::Read { path: output.path().into(), error }),

@@ -5,12 +5,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use coracle_codec::tardiff::{Effort, Method, Options, StreamOptions, Version};
+use coracle_codec::delta::{Effort, FileCounts};
+use coracle_codec::tardiff::{Method, Options, StreamOptions, Version};
 use coracle_engine::diff::{Made, Request, run as make};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Cost, archive_limits, is_stdio, op_rows, say, watched};
-use crate::args::{Codec, Diff, Format, Target, Whiteouts};
+use crate::args::{Codec, Diff, Format, Target};
 use crate::failure::Failure;
 use crate::size::{grouped, percent};
 
@@ -32,18 +33,14 @@ pub fn run(args: &Diff) -> Result<(), Failure> {
         Format::V1 => (Version::V1, Method::Bsdiff),
         Format::V2 => (Version::V2, Method::Smallest),
     };
-    let basis = Options::at(Effort::new(args.effort).unwrap_or(Effort::DEFAULT));
+    let basis = Options::at(effort(args));
     let options = Options {
         version,
         method,
         stream: StreamOptions { window_log: args.window, ..basis.stream },
         memory: args.memory,
         threads: args.threads.unwrap_or_else(all_cores),
-        apply_whiteouts: match args.whiteouts {
-            Whiteouts::Auto => old.len() > 1,
-            Whiteouts::On => true,
-            Whiteouts::Off => false,
-        },
+        apply_whiteouts: args.whiteouts.apply(old.len()),
         any_mode: args.any_mode,
         source_prefixes: prefixes(&args.source_prefix),
         ignore_prefixes: prefixes(&args.ignore_source_prefix),
@@ -67,6 +64,11 @@ pub fn run(args: &Diff) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The effort that was asked for; arguments are within its bounds.
+pub fn effort(args: &Diff) -> Effort {
+    Effort::new(args.effort).unwrap_or_default()
+}
+
 /// As many threads as there are cores.
 pub fn all_cores() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
@@ -74,15 +76,9 @@ pub fn all_cores() -> NonZeroUsize {
 
 fn as_json(request: &Request, made: &Made, cost: &Cost) -> String {
     let report = &made.report;
-    let old: Vec<_> = request
-        .old
-        .iter()
-        .zip(&made.old_bytes)
-        .map(|(path, bytes)| json!({ "path": path.display().to_string(), "bytes": bytes }))
-        .collect();
     json!({
         "kind": "diff",
-        "old": old,
+        "old": old_json(request, made),
         "new": {
             "path": request.new.display().to_string(),
             "bytes": report.new_size,
@@ -96,11 +92,7 @@ fn as_json(request: &Request, made: &Made, cost: &Cost) -> String {
             "stream_bytes": report.stream_bytes,
             "operations": op_rows(&report.ops),
         },
-        "files": {
-            "identical": report.files.identical,
-            "changed": report.files.changed,
-            "literal": report.files.literal,
-        },
+        "files": files_json(&report.files),
         "sources": report.sources,
         "verified": made.verified,
         "seconds": cost.seconds,
@@ -108,6 +100,17 @@ fn as_json(request: &Request, made: &Made, cost: &Cost) -> String {
         "peak_rss_bytes": cost.peak_rss_bytes,
     })
     .to_string()
+}
+
+/// The old archives of a delta of any codec.
+pub fn old_json<O, R>(request: &Request<O>, made: &Made<R>) -> Value {
+    let archives = request.old.iter().zip(&made.old_bytes);
+    archives.map(|(path, bytes)| json!({ "path": path.display().to_string(), "bytes": bytes })).collect()
+}
+
+/// How many files went which way.
+pub fn files_json(files: &FileCounts) -> Value {
+    json!({ "identical": files.identical, "changed": files.changed, "literal": files.literal })
 }
 
 fn as_text(delta: &Path, made: &Made, cost: &Cost) -> String {

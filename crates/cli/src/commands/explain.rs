@@ -1,6 +1,7 @@
 //! `coracle explain`.
 
-use coracle_codec::tardiff::{Cost, Explanation, MemberCost};
+use coracle_codec::delta::Cost;
+use coracle_codec::tardiff::{Explanation, MemberCost};
 use coracle_engine::explain::{Explained, Request, run as attribute};
 use serde_json::json;
 
@@ -36,8 +37,7 @@ pub fn run(args: &Explain) -> Result<(), Failure> {
             return print(&native::explained_text(&path, &found, top));
         }
     };
-    let mut members: Vec<&MemberCost> = found.members.iter().collect();
-    members.sort_by_key(|m| std::cmp::Reverse(m.delta_bytes));
+    let members = by_cost(&found.members, |m| m.delta_bytes);
     let text = if args.shared.json {
         as_json(&path, &found, &members)
     } else {
@@ -47,16 +47,50 @@ pub fn run(args: &Explain) -> Result<(), Failure> {
     print(&text)
 }
 
-fn name(m: &MemberCost) -> String {
-    if m.cost == Cost::Trailer { "(end of the archive)".into() } else { show(&m.path) }
+/// Members of any codec's explanation, the most expensive first.
+pub fn by_cost<M>(members: &[M], delta_bytes: fn(&M) -> u64) -> Vec<&M> {
+    let mut members: Vec<&M> = members.iter().collect();
+    members.sort_by_key(|m| std::cmp::Reverse(delta_bytes(m)));
+    members
 }
+
+/// What a member is called.
+pub fn member_name(cost: Cost, path: &[u8]) -> String {
+    if cost == Cost::Trailer { "(end of the archive)".into() } else { show(path) }
+}
+
+/// Members by kind; of each is given its kind, its size and its bytes of the delta, of `delta` in all.
+pub fn kinds_table(members: impl Iterator<Item = (Cost, u64, u64)> + Clone, delta: u64) -> String {
+    let right = |name| (name, Align::Right);
+    let mut rows = Vec::new();
+    for cost in [Cost::Changed, Cost::Literal, Cost::Copied, Cost::Metadata, Cost::Trailer] {
+        let (mut count, mut size, mut bytes) = (0, 0, 0);
+        for (_, of_size, of_bytes) in members.clone().filter(|m| m.0 == cost) {
+            (count, size, bytes) = (count + 1, size + of_size, bytes + of_bytes);
+        }
+        let share = percent(bytes, delta);
+        rows.push(vec![cost.name().to_owned(), grouped(count), grouped(size), grouped(bytes), share]);
+    }
+    let header =
+        [("kind", Align::Left), right("members"), right("content"), right("delta bytes"), right("of delta")];
+    render(&header, &rows)
+}
+
+/// The first columns of the table of members.
+pub const MEMBER_COLUMNS: [(&str, Align); 5] = [
+    ("delta bytes", Align::Right),
+    ("of delta", Align::Right),
+    ("content", Align::Right),
+    ("kind", Align::Left),
+    ("member", Align::Left),
+];
 
 fn as_json(path: &str, x: &Explanation, members: &[&MemberCost]) -> String {
     let members: Vec<_> = members
         .iter()
         .map(|m| {
             json!({
-                "path": name(m),
+                "path": member_name(m.cost, &m.path),
                 "cost": m.cost.name(),
                 "size": m.size,
                 "delta_bytes": m.delta_bytes,
@@ -83,24 +117,7 @@ fn as_json(path: &str, x: &Explanation, members: &[&MemberCost]) -> String {
 
 fn as_text(path: &str, x: &Explanation, members: &[&MemberCost], shown: usize) -> String {
     let mut out = format!("{path}: {} bytes\n\n", grouped(x.delta_bytes));
-    let right = |name| (name, Align::Right);
-    let mut rows = Vec::new();
-    for cost in [Cost::Changed, Cost::Literal, Cost::Copied, Cost::Metadata, Cost::Trailer] {
-        let of: Vec<_> = members.iter().filter(|m| m.cost == cost).collect();
-        let bytes = of.iter().map(|m| m.delta_bytes).sum();
-        let size = of.iter().map(|m| m.size).sum();
-        let count = grouped(of.len() as u64);
-        rows.push(vec![
-            cost.name().to_owned(),
-            count,
-            grouped(size),
-            grouped(bytes),
-            percent(bytes, x.delta_bytes),
-        ]);
-    }
-    let header =
-        [("kind", Align::Left), right("members"), right("content"), right("delta bytes"), right("of delta")];
-    out += &render(&header, &rows);
+    out += &kinds_table(x.members.iter().map(|m| (m.cost, m.size, m.delta_bytes)), x.delta_bytes);
     out += &format!("\nlargest {shown} of {}:\n", grouped(members.len() as u64));
     let rows: Vec<Vec<String>> = members[..shown]
         .iter()
@@ -116,19 +133,12 @@ fn as_text(path: &str, x: &Explanation, members: &[&MemberCost], shown: usize) -
                 percent(m.delta_bytes, x.delta_bytes),
                 grouped(m.size),
                 m.cost.name().to_owned(),
-                name(m),
+                member_name(m.cost, &m.path),
                 sources,
             ]
         })
         .collect();
-    let header = [
-        right("delta bytes"),
-        right("of delta"),
-        right("content"),
-        ("kind", Align::Left),
-        ("member", Align::Left),
-        ("from", Align::Left),
-    ];
+    let header = [&MEMBER_COLUMNS[..], &[("from", Align::Left)]].concat();
     out += &render(&header, &rows);
     out
 }

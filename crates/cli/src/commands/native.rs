@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use coracle_codec::native::{
-    Applied, Base, Cost as Kind, Effort, Explanation, Head, MemberCost, Options, Origin, StreamId, StreamSize,
+    Applied, Base, Explanation, Head, Options, Origin, Report, StreamId, StreamSize,
 };
 use coracle_codec::tar;
-use coracle_engine::native::{Delta, Made, Request, diff as make};
+use coracle_engine::diff::{Made, Request};
+use coracle_engine::native::{Delta, diff as make};
 use serde_json::{Value, json};
 
-use super::{Cost, archive_limits, diff::all_cores, is_stdio, say, show, watched};
-use crate::args::{Diff, Target, Whiteouts};
+use super::diff::{all_cores, effort, files_json, old_json};
+use super::explain::{MEMBER_COLUMNS, by_cost, kinds_table, member_name};
+use super::{Cost, archive_limits, is_stdio, say, show, watched};
+use crate::args::{Diff, Target};
 use crate::failure::Failure;
 use crate::size::{grouped, human, percent};
 use crate::table::{Align, render};
@@ -24,17 +27,12 @@ pub fn diff(args: &Diff, old: &[PathBuf], new: &Path, delta: &Path) -> Result<()
     }
     let base = match args.target {
         Target::Archives => Base::Archives,
-        Target::Tree => Base::Tree {
-            apply_whiteouts: match args.whiteouts {
-                Whiteouts::Auto => old.len() > 1,
-                Whiteouts::On => true,
-                Whiteouts::Off => false,
-            },
-            any_mode: args.any_mode,
-        },
+        Target::Tree => {
+            Base::Tree { apply_whiteouts: args.whiteouts.apply(old.len()), any_mode: args.any_mode }
+        }
     };
     let options = Options {
-        effort: Effort::new(args.effort).unwrap_or_default(),
+        effort: effort(args),
         memory: args.memory,
         threads: args.threads.unwrap_or_else(all_cores),
         base,
@@ -60,17 +58,11 @@ pub fn diff(args: &Diff, old: &[PathBuf], new: &Path, delta: &Path) -> Result<()
     Ok(())
 }
 
-fn made_json(request: &Request, made: &Made, cost: &Cost) -> String {
+fn made_json(request: &Request<Options>, made: &Made<Report>, cost: &Cost) -> String {
     let report = &made.report;
-    let old: Vec<_> = request
-        .old
-        .iter()
-        .zip(&made.old_bytes)
-        .map(|(path, bytes)| json!({ "path": path.display().to_string(), "bytes": bytes }))
-        .collect();
     json!({
         "kind": "native-diff",
-        "old": old,
+        "old": old_json(request, made),
         "new": {
             "path": request.new.display().to_string(),
             "bytes": report.head.size,
@@ -80,15 +72,11 @@ fn made_json(request: &Request, made: &Made, cost: &Cost) -> String {
         "delta": {
             "path": request.delta.display().to_string(),
             "bytes": made.delta_bytes,
-            "effort": request.options.effort.level(),
+            "effort": request.options.effort.number(),
             "memory": report.head.memory,
             "blocks": report.head.blocks.len(),
         },
-        "files": {
-            "identical": report.files.identical,
-            "changed": report.files.changed,
-            "literal": report.files.literal,
-        },
+        "files": files_json(&report.files),
         "rebuilt_streams": report.rebuilt_streams,
         "other_streams": report.other_streams,
         "verified": made.verified,
@@ -99,7 +87,7 @@ fn made_json(request: &Request, made: &Made, cost: &Cost) -> String {
     .to_string()
 }
 
-fn made_text(delta: &Path, made: &Made, cost: &Cost) -> String {
+fn made_text(delta: &Path, made: &Made<Report>, cost: &Cost) -> String {
     let report = &made.report;
     format!(
         "{}: {} bytes, {} of the new archive's {}\n\
@@ -214,21 +202,10 @@ fn streams_table(streams: &[StreamSize], delta: u64) -> String {
     render(&[&header[..], &[("method", Align::Left)]].concat(), &rows)
 }
 
-fn name(m: &MemberCost) -> String {
-    if m.cost == Kind::Trailer { "(end of the archive)".into() } else { show(&m.path) }
-}
-
-/// Members, the most expensive first.
-fn by_cost(x: &Explanation) -> Vec<&MemberCost> {
-    let mut members: Vec<&MemberCost> = x.members.iter().collect();
-    members.sort_by_key(|m| std::cmp::Reverse(m.delta_bytes));
-    members
-}
-
 /// `explain` of a native delta as JSON.
 pub fn explained_json(path: &str, x: &Explanation) -> String {
     let Head { size, digest, .. } = &x.head;
-    let members: Vec<_> = by_cost(x)
+    let members: Vec<_> = by_cost(&x.members, |m| m.delta_bytes)
         .into_iter()
         .map(|m| {
             let streams: serde_json::Map<String, Value> = StreamId::ALL
@@ -238,7 +215,7 @@ pub fn explained_json(path: &str, x: &Explanation) -> String {
                 .map(|(id, bytes)| (id.name().to_owned(), bytes.into()))
                 .collect();
             json!({
-                "path": name(m),
+                "path": member_name(m.cost, &m.path),
                 "cost": m.cost.name(),
                 "size": m.size,
                 "delta_bytes": m.delta_bytes,
@@ -262,21 +239,10 @@ pub fn explained_json(path: &str, x: &Explanation) -> String {
 /// `explain` of a native delta as text, with the `top` most expensive members, or all.
 pub fn explained_text(path: &str, x: &Explanation, top: Option<usize>) -> String {
     let mut out = format!("{path}: {} bytes\n\n", grouped(x.delta_bytes));
-    let right = |name| (name, Align::Right);
-    let mut rows = Vec::new();
-    for cost in [Kind::Changed, Kind::Literal, Kind::Copied, Kind::Metadata, Kind::Trailer] {
-        let of: Vec<_> = x.members.iter().filter(|m| m.cost == cost).collect();
-        let bytes = of.iter().map(|m| m.delta_bytes).sum();
-        let (count, size) = (of.len() as u64, of.iter().map(|m| m.size).sum());
-        let share = percent(bytes, x.delta_bytes);
-        rows.push(vec![cost.name().to_owned(), grouped(count), grouped(size), grouped(bytes), share]);
-    }
-    let header =
-        [("kind", Align::Left), right("members"), right("content"), right("delta bytes"), right("of delta")];
-    out += &render(&header, &rows);
+    out += &kinds_table(x.members.iter().map(|m| (m.cost, m.size, m.delta_bytes)), x.delta_bytes);
     out += "\n";
     out += &streams_table(&x.streams, x.delta_bytes);
-    let members = by_cost(x);
+    let members = by_cost(&x.members, |m| m.delta_bytes);
     let shown = top.unwrap_or(members.len()).min(members.len());
     out += &format!("\nlargest {shown} of {}:\n", grouped(members.len() as u64));
     let rows: Vec<Vec<String>> = members[..shown]
@@ -287,16 +253,9 @@ pub fn explained_text(path: &str, x: &Explanation, top: Option<usize>) -> String
                 percent(m.delta_bytes, x.delta_bytes),
                 grouped(m.size),
                 m.cost.name().to_owned(),
-                name(m),
+                member_name(m.cost, &m.path),
             ]
         })
         .collect();
-    let header = [
-        right("delta bytes"),
-        right("of delta"),
-        right("content"),
-        ("kind", Align::Left),
-        ("member", Align::Left),
-    ];
-    out + &render(&header, &rows)
+    out + &render(&MEMBER_COLUMNS, &rows)
 }

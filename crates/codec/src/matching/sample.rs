@@ -4,7 +4,8 @@
 //! remembered. Looking up the samples of a new file gives votes for old files and for places in them. The index covers
 //! a whole image in a few megabytes because only a fixed number of samples is kept.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 
 /// Positions that share one hash beyond this number say nothing about likeness (runs of zeros, padding).
 const MAX_SAME: usize = 8;
@@ -85,6 +86,15 @@ pub struct Votes {
     pub places: Vec<(u32, u32)>,
 }
 
+impl Votes {
+    /// Windows, those with most votes first, each followed by its neighbours; some come more than once.
+    pub fn likeliest(&self) -> impl Iterator<Item = u32> + Clone {
+        let mut order: Vec<(u32, u32)> = self.places.iter().map(|&(place, n)| (n, place)).collect();
+        order.sort_by_key(|&(n, place)| (std::cmp::Reverse(n), place));
+        order.into_iter().flat_map(|(_, p)| [p, p.saturating_add(1), p.saturating_sub(1)])
+    }
+}
+
 impl SampleIndex {
     /// log2 of the bytes of one voting window within a file.
     pub const PLACE_LOG: u32 = 18;
@@ -101,8 +111,34 @@ impl SampleIndex {
     }
 
     /// Offset range of a voting window.
-    pub fn place_range(place: u32) -> std::ops::Range<u64> {
+    pub fn place_range(place: u32) -> Range<u64> {
         u64::from(place) << SampleIndex::PLACE_LOG..(u64::from(place) + 1) << SampleIndex::PLACE_LOG
+    }
+
+    /// The first of `places` in a file of `size` bytes that take at most `budget` bytes: as offset ranges, ascending,
+    /// joined.
+    pub fn windows(places: impl Iterator<Item = u32>, size: u64, budget: u64) -> Vec<Range<u64>> {
+        let mut taken = BTreeSet::new();
+        let mut left = budget;
+        for place in places {
+            let range = Self::place_range(place);
+            let len = range.end.min(size).saturating_sub(range.start);
+            if len > left {
+                break;
+            }
+            if len > 0 && taken.insert(place) {
+                left -= len;
+            }
+        }
+        let mut out: Vec<Range<u64>> = Vec::new();
+        for place in taken {
+            let range = Self::place_range(place);
+            match out.last_mut().filter(|w| w.end == range.start) {
+                Some(w) => w.end = range.end.min(size),
+                None => out.push(range.start..range.end.min(size)),
+            }
+        }
+        out
     }
 
     /// Chooses up to `most` old files that have, together, most of `content`'s samples: each in its turn the one with most samples

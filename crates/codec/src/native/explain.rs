@@ -7,37 +7,10 @@ use super::container::Head;
 use super::decode::{ItemUse, Sources, follow};
 use super::streams::{StreamId, StreamSize};
 use super::{Error, Limits};
+use crate::delta::Cost;
 use crate::observe::Observer;
 use crate::tar::{self, Kind};
 use crate::{ReadAt, Section};
-
-/// How a member is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cost {
-    /// All content is one old file.
-    Copied,
-    /// Content comes from old files with corrections, or is partly literal.
-    Changed,
-    /// Content is literal.
-    Literal,
-    /// A member without content.
-    Metadata,
-    /// What follows the last member.
-    Trailer,
-}
-
-impl Cost {
-    /// A word for people and for JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Cost::Copied => "copied",
-            Cost::Changed => "changed",
-            Cost::Literal => "literal",
-            Cost::Metadata => "metadata",
-            Cost::Trailer => "trailer",
-        }
-    }
-}
 
 /// One member of the target and its part of the delta.
 #[derive(Debug, Clone)]

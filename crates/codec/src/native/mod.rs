@@ -31,9 +31,9 @@ mod work;
 
 pub use container::{Archive, Block, Head, MAGIC, MAGIC_LEN, Origin, Tree, TreeFile};
 pub use decode::{Applied, Sources, apply};
-pub use encode::{Base, DiffError, Effort, FileCounts, Options, Parts, Report, diff};
+pub use encode::{Base, Options, Parts, Report, diff};
 pub use error::Error;
-pub use explain::{Cost, ExplainError, Explanation, MemberCost, explain};
+pub use explain::{ExplainError, Explanation, MemberCost, explain};
 pub use streams::{StreamId, StreamSize, inspect};
 
 /// What reading or applying one delta may cost.

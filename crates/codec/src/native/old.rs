@@ -28,21 +28,6 @@ pub(crate) struct Old<'a> {
     pub members: Vec<Member>,
 }
 
-/// Why old archives could not be read.
-pub(crate) enum OldError {
-    Tar { archive: usize, error: tar::Error },
-    Cancelled,
-}
-
-impl From<MergeError> for OldError {
-    fn from(e: MergeError) -> Self {
-        match e {
-            MergeError::Tar { layer, error } => OldError::Tar { archive: layer, error },
-            MergeError::Cancelled => OldError::Cancelled,
-        }
-    }
-}
-
 impl<'a> Old<'a> {
     /// Reads the archives to their last byte. `visit` sees each member and may read its content. Also returns what a
     /// head says of them.
@@ -51,16 +36,16 @@ impl<'a> Old<'a> {
         limits: tar::Limits,
         observer: &dyn Observer,
         mut visit: impl FnMut(&Entry, &mut dyn Read) -> Result<(), tar::Error>,
-    ) -> Result<(Self, Vec<Archive>), OldError> {
+    ) -> Result<(Self, Vec<Archive>), MergeError> {
         let total = archives.iter().map(|a| a.size()).sum();
         let (mut members, mut digests, mut before) = (Vec::new(), Vec::new(), 0);
         for (archive, bytes) in archives.iter().enumerate() {
-            let fail = |error| OldError::Tar { archive, error };
+            let fail = |error| MergeError::Tar { layer: archive, error };
             let input = Hashing::new(BufReader::with_capacity(1 << 16, Section::whole(*bytes).reader()));
             let mut reader = tar::Reader::new(input, limits);
             while let Some(entry) = reader.next_entry().map_err(fail)? {
                 if observer.cancelled() {
-                    return Err(OldError::Cancelled);
+                    return Err(MergeError::Cancelled);
                 }
                 observer.progress(Stage::ReadOld, before + reader.position(), total);
                 visit(&entry, &mut reader).map_err(fail)?;

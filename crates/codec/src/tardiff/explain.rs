@@ -4,38 +4,11 @@ use std::io::{self, BufReader, Read, Write};
 
 use super::{Error, Limits, Op, OpCounts, OpReader, Version};
 use crate::compress::{FrameEnd, ZstdReader, ZstdWriter, ZstdWriterOptions};
+use crate::delta::Cost;
 use crate::observe::Observer;
 use crate::source::Source;
 use crate::tar::{self, Kind};
 use crate::{ReadAt, Section, digest};
-
-/// How a member is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cost {
-    /// All content is copied from old files.
-    Copied,
-    /// Content comes from old files with corrections.
-    Changed,
-    /// Content is literal.
-    Literal,
-    /// A member without content: directories, links, devices, empty files.
-    Metadata,
-    /// Not a member: the end of the archive and what follows it.
-    Trailer,
-}
-
-impl Cost {
-    /// A word for people and for JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Cost::Copied => "copied",
-            Cost::Changed => "changed",
-            Cost::Literal => "literal",
-            Cost::Metadata => "metadata",
-            Cost::Trailer => "trailer",
-        }
-    }
-}
 
 /// One member of the new tar and its part of the delta.
 #[derive(Debug, Clone)]

@@ -11,8 +11,8 @@ mod read;
 mod write;
 
 pub use apply::{Applied, apply};
-pub use diff::{DiffError, Effort, FileCounts, Method, Options, Report, diff};
-pub use explain::{Cost, ExplainError, Explanation, MemberCost, explain};
+pub use diff::{Method, Options, Report, diff};
+pub use explain::{ExplainError, Explanation, MemberCost, explain};
 pub use read::OpReader;
 pub use write::{OpWriter, StreamOptions};
 

@@ -110,9 +110,7 @@ impl Source for Compressed {
             return Ok(Box::new(FileFrom { file: reopen(file, self.name())?, offset }));
         }
         if wanted.digest == self.config.digest() {
-            let bytes = self.config.as_bytes();
-            let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-            return Ok(Box::new(io::Cursor::new(bytes[from..].to_vec())));
+            return Ok(super::bytes_from(self.config.as_bytes(), offset));
         }
         self.inner.open_blob(wanted, offset)
     }

@@ -2,16 +2,15 @@
 //! the digits of its digest. Documents below an index are `DIGITS.manifest.json`.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{Descriptor, Document, Limits, Unverified};
-use coracle_sys::publish::Pending;
 
 use super::blob::Blob;
-use super::layout::{open_at, parse, partial, put_file, read_small, tidy};
+use super::layout::{open_blob, parse, partial, publish, put_file, read_small, tidy};
 use super::{Destination, Outcome, Source, Takes};
 use crate::Error;
 
@@ -47,11 +46,7 @@ impl Source for DirSource {
     }
 
     fn open_blob(&self, wanted: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send>, Error> {
-        let path = self.path.join(digits(&wanted.digest));
-        match open_at(&path, offset) {
-            Ok(file) => Ok(Box::new(file)),
-            Err(error) => Err(Error::Open { path, error }),
-        }
+        open_blob(&self.path.join(digits(&wanted.digest)), offset)
     }
 }
 
@@ -81,16 +76,6 @@ impl DirDestination {
         }
         Ok(DirDestination { path: path.to_owned() })
     }
-
-    fn publish(&self, file: &str, bytes: &[u8]) -> Result<(), Error> {
-        let path = self.path.join(file);
-        let write = || {
-            let mut pending = Pending::create(&path)?;
-            pending.write_all(bytes)?;
-            pending.publish()
-        };
-        write().map_err(|error| Error::Write { path: path.clone(), error })
-    }
 }
 
 impl Destination for DirDestination {
@@ -104,12 +89,13 @@ impl Destination for DirDestination {
     }
 
     fn put_document(&self, document: &Document) -> Result<(), Error> {
-        self.publish(&format!("{}.{MANIFEST}", digits(&document.digest())), document.raw().as_bytes())
+        let file = format!("{}.{MANIFEST}", digits(&document.digest()));
+        publish(&self.path.join(file), document.raw().as_bytes())
     }
 
     fn finish(self: Box<Self>, root: &Document) -> Result<(), Error> {
-        self.publish("version", VERSION.as_bytes())?;
-        self.publish(MANIFEST, root.raw().as_bytes())?;
+        publish(&self.path.join("version"), VERSION.as_bytes())?;
+        publish(&self.path.join(MANIFEST), root.raw().as_bytes())?;
         tidy(&self.path);
         Ok(())
     }

@@ -20,7 +20,7 @@ use serde_json::json;
 use super::archive::TarFiles;
 use super::blob::Blob;
 use super::oci_archive::TarOutput;
-use super::{Destination, Outcome, Source, Takes};
+use super::{Destination, Outcome, Source, Takes, bytes_from};
 use crate::{Context, Error};
 
 const MANIFEST: &str = "manifest.json";
@@ -157,17 +157,9 @@ impl Source for DockerSource {
         Ok(self.document.clone())
     }
 
-    fn document(&self, wanted: &Descriptor) -> Result<Document, Error> {
-        Err(Error::BadImage {
-            image: self.name.clone(),
-            reason: format!("there is no manifest {}", wanted.digest),
-        })
-    }
-
     fn open_blob(&self, wanted: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send>, Error> {
         if wanted.digest == self.config.digest() {
-            let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.config.as_bytes().len());
-            return Ok(Box::new(io::Cursor::new(self.config.as_bytes()[from..].to_vec())));
+            return Ok(bytes_from(self.config.as_bytes(), offset));
         }
         let file = self.layers.get(&wanted.digest).map_or("", String::as_str);
         match self.files.reader(file, offset) {

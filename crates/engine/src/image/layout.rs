@@ -108,6 +108,24 @@ pub(super) fn open_at(path: &Path, offset: u64) -> io::Result<File> {
     Ok(file)
 }
 
+/// A file that holds a blob, from `offset` on.
+pub(super) fn open_blob(path: &Path, offset: u64) -> Result<Box<dyn Read + Send>, Error> {
+    match open_at(path, offset) {
+        Ok(file) => Ok(Box::new(file)),
+        Err(error) => Err(Error::Open { path: path.to_owned(), error }),
+    }
+}
+
+/// Puts a small file in place, whole.
+pub(super) fn publish(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let write = || {
+        let mut pending = Pending::create(path)?;
+        pending.write_all(bytes)?;
+        pending.publish()
+    };
+    write().map_err(|error| Error::Write { path: path.to_owned(), error })
+}
+
 /// Compares and parses a document of a source.
 pub(super) fn parse(
     name: &str,
@@ -143,11 +161,7 @@ impl Source for LayoutSource {
     }
 
     fn open_blob(&self, wanted: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send>, Error> {
-        let path = self.path.join(blob_path(&wanted.digest));
-        match open_at(&path, offset) {
-            Ok(file) => Ok(Box::new(file)),
-            Err(error) => Err(Error::Open { path, error }),
-        }
+        open_blob(&self.path.join(blob_path(&wanted.digest)), offset)
     }
 }
 
@@ -187,16 +201,6 @@ impl LayoutDestination {
             path: path.to_owned(),
             image: image.map(str::to_owned),
         })
-    }
-
-    fn publish(&self, file: &str, bytes: &[u8]) -> Result<(), Error> {
-        let path = self.path.join(file);
-        let write = || {
-            let mut pending = Pending::create(&path)?;
-            pending.write_all(bytes)?;
-            pending.publish()
-        };
-        write().map_err(|error| Error::Write { path: path.clone(), error })
     }
 }
 
@@ -270,14 +274,14 @@ impl Destination for LayoutDestination {
     }
 
     fn put_document(&self, document: &Document) -> Result<(), Error> {
-        self.publish(&blob_path(&document.digest()), document.raw().as_bytes())
+        publish(&self.path.join(blob_path(&document.digest())), document.raw().as_bytes())
     }
 
     fn finish(self: Box<Self>, root: &Document) -> Result<(), Error> {
         self.put_document(root)?;
         let fail = |error| Error::Write { path: self.path.clone(), error };
         let _lock = FolderLock::take(&self.path).map_err(fail)?;
-        self.publish("oci-layout", MARKER.as_bytes())?;
+        publish(&self.path.join("oci-layout"), MARKER.as_bytes())?;
         let file = self.path.join("index.json");
         let old = match fs::read(&file) {
             Ok(bytes) => Some(bytes),
@@ -286,7 +290,7 @@ impl Destination for LayoutDestination {
         };
         let new = with_entry(old.as_deref(), root, self.image.as_deref())
             .map_err(|reason| Error::BadImage { image: self.name.clone(), reason })?;
-        self.publish("index.json", &new)?;
+        publish(&self.path.join("index.json"), &new)?;
         tidy(&self.path);
         Ok(())
     }

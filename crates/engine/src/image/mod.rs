@@ -35,7 +35,7 @@ pub mod show;
 mod stop;
 mod storage;
 
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::sync::Arc;
 
 use coracle_codec::oci::{Descriptor, Document, ImageConfig, Limits, Manifest, Repository, Unverified};
@@ -54,8 +54,11 @@ pub(crate) trait Source: Send + Sync {
     /// What the name leads to.
     fn root(&self) -> Result<Document, Error>;
 
-    /// A document that an index lists, compared with its descriptor.
-    fn document(&self, wanted: &Descriptor) -> Result<Document, Error>;
+    /// A document that an index lists, compared with its descriptor. By default there is none besides the root.
+    fn document(&self, wanted: &Descriptor) -> Result<Document, Error> {
+        let reason = format!("there is no manifest {}", wanted.digest);
+        Err(Error::BadImage { image: self.name().to_owned(), reason })
+    }
 
     /// The bytes of a blob from `offset` on, not compared with anything.
     fn open_blob(&self, wanted: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send>, Error>;
@@ -116,6 +119,12 @@ pub(crate) trait Destination: Send + Sync {
 
     /// Puts the root and makes the image visible under its name.
     fn finish(self: Box<Self>, root: &Document) -> Result<(), Error>;
+}
+
+/// The bytes of a blob in memory, from `offset` on.
+pub(crate) fn bytes_from(bytes: &[u8], offset: u64) -> Box<dyn Read + Send> {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+    Box::new(Cursor::new(bytes[from..].to_vec()))
 }
 
 /// Reads all bytes of a small blob and compares them.

@@ -19,8 +19,8 @@ use coracle_sys::file::xattrs;
 use coracle_sys::spool::spool_file;
 use serde_json::json;
 
-use super::Source;
 use super::docker_archive::made_up;
+use super::{Source, bytes_from};
 use crate::{Context, Error};
 
 /// The same tree gives the same config; and umoci cannot show an image without a time.
@@ -203,20 +203,11 @@ impl Source for RootfsSource {
         Ok(self.document.clone())
     }
 
-    fn document(&self, wanted: &Descriptor) -> Result<Document, Error> {
-        Err(Error::BadImage {
-            image: self.name.clone(),
-            reason: format!("there is no manifest {}", wanted.digest),
-        })
-    }
-
     fn open_blob(&self, wanted: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send>, Error> {
         if wanted.digest == self.layer_digest {
             return Ok(Box::new(FileFrom { file: reopen(&self.layer, &self.name)?, offset }));
         }
-        let bytes = self.config.as_bytes();
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-        Ok(Box::new(io::Cursor::new(bytes[from..].to_vec())))
+        Ok(bytes_from(self.config.as_bytes(), offset))
     }
 
     fn made_up(&self) -> Option<&'static str> {

@@ -6,9 +6,10 @@ use std::sync::Mutex;
 use crate::digest::{Digest, Hasher};
 use crate::native::container::{Head, Origin, TreeFile, group_check};
 use crate::native::framing::Memory;
-use crate::native::old::{Old, OldError};
+use crate::native::old::Old;
 use crate::native::{Error, Limits};
 use crate::observe::{Observer, Stage};
+use crate::source::MergeError;
 use crate::source::{Source, SourceFile, TarSource};
 use crate::{ReadAt, Section};
 
@@ -107,7 +108,7 @@ impl<'a> Base<'a> {
                     Sources::Tree(source) => Files::Given(source),
                     Sources::Archives(archives) => {
                         let source = TarSource::new(archives.to_vec(), limits.tar, observer);
-                        Files::Archives(source.map_err(|e| failed(e.into()))?)
+                        Files::Archives(source.map_err(failed)?)
                     }
                 };
                 let base = Base::Tree { source, files: &tree.files };
@@ -196,9 +197,9 @@ impl<'a> Base<'a> {
     }
 }
 
-fn failed(e: OldError) -> Error {
+fn failed(e: MergeError) -> Error {
     match e {
-        OldError::Cancelled => Error::Cancelled,
-        OldError::Tar { archive, error } => Error::Tar { number: archive + 1, error },
+        MergeError::Cancelled => Error::Cancelled,
+        MergeError::Tar { layer, error } => Error::Tar { number: layer + 1, error },
     }
 }

@@ -1,26 +1,15 @@
 //! Which old files may help with a file of the target.
 
 use super::scan::{NewMember, Source};
-use super::{DiffError, Options, pool};
-use crate::ReadAt;
+use super::{DiffError, Options};
+use crate::Section;
+use crate::delta::likeness::{self, SMALL, Segment};
 use crate::matching::pairing::{Names, OldName};
-use crate::matching::sample::{self, SampleIndex, Sampler, Votes};
-use crate::observe::{Observer, Stage};
-
-/// Old files below this size may join a text by name alone.
-const SMALL: u64 = 1 << 20;
+use crate::matching::sample::SampleIndex;
+use crate::observe::Observer;
 
 /// A further old file joins if it has one in so many of the samples of a new file that no other has.
 const JOINS: u32 = 20;
-
-/// A run of an old file that is part of a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Segment {
-    /// Number of the old member.
-    pub member: usize,
-    pub offset: u64,
-    pub len: u64,
-}
 
 /// Knows old files by name and by likeness.
 pub(super) struct Candidates<'a> {
@@ -48,38 +37,17 @@ impl<'a> Candidates<'a> {
             files,
             names: Names::new(&names),
             samples: None,
-            most: if options.effort.level() >= 7 { 6 } else { 4 },
+            most: if options.effort.number() >= 7 { 6 } else { 4 },
             max_text: text_budget(options),
         }
     }
 
     /// Samples all old files.
     pub(super) fn sample(&mut self, options: &Options, observer: &dyn Observer) -> Result<(), DiffError> {
-        let total: u64 = self.files.iter().map(|&i| self.source.old.members[i].len).sum();
-        let density = sample::density(total);
-        let done = std::sync::atomic::AtomicU64::new(0);
-        let taken = pool::run(self.files.len(), options.threads, |i| {
-            let content = self.source.old.content(&self.source.old.members[self.files[i]]);
-            let mut sampler = Sampler::new(i as u32, density);
-            let (mut at, mut buf) = (0, vec![0; content.size().min(1 << 17) as usize]);
-            while at < content.size() {
-                if observer.cancelled() {
-                    return Err(DiffError::Cancelled);
-                }
-                let n = (content.size() - at).min(buf.len() as u64) as usize;
-                content.read_exact_at(at, &mut buf[..n]).map_err(DiffError::Read)?;
-                sampler.update(&buf[..n]);
-                at += n as u64;
-            }
-            let before = done.fetch_add(content.size(), std::sync::atomic::Ordering::Relaxed);
-            observer.progress(Stage::Index, before + content.size(), total);
-            Ok(sampler.finish())
-        });
-        let mut samples = Vec::new();
-        for s in taken {
-            samples.extend(s?);
-        }
-        self.samples = Some(SampleIndex::new(samples, density));
+        let members = &self.source.old.members;
+        let files: Vec<Section<'_>> =
+            self.files.iter().map(|&i| self.source.old.content(&members[i])).collect();
+        self.samples = Some(likeness::sample_all(&files, options.threads, observer)?);
         Ok(())
     }
 
@@ -102,64 +70,17 @@ impl<'a> Candidates<'a> {
             let others = named.iter().skip(1).map(|&i| self.files[i]);
             chosen.extend(others.filter(|&m| self.source.old.members[m].len < SMALL));
         }
-        self.fit(&chosen, content.len() as u64, voted)
-    }
-
-    /// Cuts candidates down to the budget: whole files while they fit, else the windows with most votes.
-    fn fit<'v>(
-        &self,
-        chosen: &[usize],
-        wanted: u64,
-        voted: impl Fn(usize) -> Option<&'v Votes>,
-    ) -> Vec<Segment> {
-        // Sorting a large text for a small piece would cost more than it can save.
-        let mut left = self.max_text.min((4 << 20) + wanted * 8);
-        let mut text = Vec::new();
-        for &member in chosen {
-            let size = self.source.old.members[member].len;
-            if size <= left {
-                text.push(Segment { member, offset: 0, len: size });
-                left -= size;
-            } else if let Some(votes) = voted(member) {
-                for w in best_windows(votes, size, left) {
-                    left -= w.end - w.start;
-                    text.push(Segment { member, offset: w.start, len: w.end - w.start });
-                }
-            }
-        }
-        text
+        let size = |member: usize| self.source.old.members[member].len;
+        let windows = |member, left| match voted(member) {
+            Some(votes) => SampleIndex::windows(votes.likeliest(), size(member), left),
+            None => Vec::new(),
+        };
+        let sizes = chosen.iter().map(|&member| (member, size(member)));
+        likeness::fit(sizes, content.len() as u64, self.max_text, windows)
     }
 }
 
 /// Bytes of old text that one search may use: sorting takes seven times that, on each thread.
 pub(super) fn text_budget(options: &Options) -> u64 {
     (options.memory / 18).clamp(1 << 20, i32::MAX as u64 - 64)
-}
-
-/// The windows of a file with most votes and their neighbours, ascending, joined, at most `budget` bytes.
-fn best_windows(votes: &Votes, size: u64, budget: u64) -> Vec<std::ops::Range<u64>> {
-    let mut order: Vec<(u32, u32)> = votes.places.iter().map(|&(place, n)| (n, place)).collect();
-    order.sort_by_key(|&(n, place)| (std::cmp::Reverse(n), place));
-    let around = order.iter().flat_map(|&(_, p)| [p, p.saturating_add(1), p.saturating_sub(1)]);
-    let mut taken = std::collections::BTreeSet::new();
-    let mut left = budget;
-    for place in around {
-        let range = SampleIndex::place_range(place);
-        let len = range.end.min(size).saturating_sub(range.start);
-        if len > left {
-            break;
-        }
-        if len > 0 && taken.insert(place) {
-            left -= len;
-        }
-    }
-    let mut out: Vec<std::ops::Range<u64>> = Vec::new();
-    for place in taken {
-        let range = SampleIndex::place_range(place);
-        match out.last_mut().filter(|w| w.end == range.start) {
-            Some(w) => w.end = range.end.min(size),
-            None => out.push(range.start..range.end.min(size)),
-        }
-    }
-    out
 }

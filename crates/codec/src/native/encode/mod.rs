@@ -7,7 +7,6 @@
 mod candidates;
 mod join;
 mod part;
-mod pool;
 mod scan;
 mod squeeze;
 
@@ -15,32 +14,10 @@ use std::io::{self, Write};
 use std::num::NonZeroUsize;
 
 use super::container::Head;
-use super::old::OldError;
+use crate::delta::{DiffError, Effort, FileCounts, pool};
 use crate::digest::Digest;
 use crate::observe::{Observer, Stage};
 use crate::{ReadAt, tar};
-
-/// The work put into a smaller delta.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Effort(u8);
-
-impl Effort {
-    /// 1 to 9.
-    pub fn new(level: u8) -> Option<Self> {
-        (1..=9).contains(&level).then_some(Effort(level))
-    }
-
-    /// 1 to 9.
-    pub fn level(self) -> u8 {
-        self.0
-    }
-}
-
-impl Default for Effort {
-    fn default() -> Self {
-        Effort(5)
-    }
-}
 
 /// What a delta will be applied to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -121,52 +98,6 @@ pub struct Report {
     pub rebuilt_streams: u64,
     /// Deflate streams that no known encoder makes, and that are left as they are.
     pub other_streams: u64,
-}
-
-/// How many files of the target went which way.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FileCounts {
-    /// All of an old file.
-    pub identical: u64,
-    /// Coded with the help of old files.
-    pub changed: u64,
-    /// Sent as literals.
-    pub literal: u64,
-}
-
-/// Why no delta could be made.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DiffError {
-    /// An old archive is not a readable tar.
-    #[error("old archive {}: {error}", archive + 1)]
-    Old {
-        /// Its index.
-        archive: usize,
-        /// The reason.
-        error: tar::Error,
-    },
-    /// The target is not a readable tar.
-    #[error("new archive: {0}")]
-    New(tar::Error),
-    /// An input could not be read a second time.
-    #[error("reading an input again: {0}")]
-    Read(io::Error),
-    /// The delta could not be written.
-    #[error("writing the delta: {0}")]
-    Write(io::Error),
-    /// The observer asked to stop.
-    #[error("cancelled")]
-    Cancelled,
-}
-
-impl From<OldError> for DiffError {
-    fn from(e: OldError) -> Self {
-        match e {
-            OldError::Tar { archive, error } => DiffError::Old { archive, error },
-            OldError::Cancelled => DiffError::Cancelled,
-        }
-    }
 }
 
 /// Writes to `out` a delta that turns the archives `old` into the tar `new`.

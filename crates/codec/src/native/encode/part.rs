@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use super::candidates::{Candidates, Segment, text_budget};
+use super::candidates::{Candidates, text_budget};
 use super::scan::{NewMember, Source};
 use super::{DiffError, Options};
+use crate::delta::likeness::Segment;
 use crate::matching::Finder;
 use crate::matching::approx::{self, Match, Prices, Search};
 use crate::matching::block::BlockFinder;
@@ -210,7 +211,7 @@ impl<'a> Coder<'a> {
 
     /// The deflate streams of an old file.
     fn old_streams(&self, segment: &Segment) -> Vec<Stream> {
-        deflate::locate(&self.old_file(segment.member))
+        deflate::locate(&self.old_file(segment.file))
     }
 
     fn old_file(&self, member: usize) -> Section<'a> {
@@ -223,7 +224,7 @@ impl<'a> Coder<'a> {
         let mut room = text_budget(self.options);
         let gzip = new.streams.iter().any(|s| s.name.is_empty());
         for s in segments {
-            let file = self.old_file(s.member);
+            let file = self.old_file(s.file);
             let streams = if self.options.parts.deflate { self.old_streams(s) } else { Vec::new() };
             let single = streams.iter().any(|s| s.name.is_empty());
             for stream in streams {
@@ -236,7 +237,7 @@ impl<'a> Coder<'a> {
                     Ok((bytes, len)) if bytes.len() as u64 <= MAX_RATIO * len + SMALL_CONTENT => {
                         let kind = ViewKind::Inflated { start: stream.start, len: bytes.len() as u64 };
                         room -= bytes.len() as u64;
-                        text.push(View { member: s.member, kind }, &bytes);
+                        text.push(View { member: s.file, kind }, &bytes);
                     }
                     Ok(_) | Err(InflateError::Stream(_)) => {}
                     Err(InflateError::Read(e)) => return Err(DiffError::Read(e)),
@@ -251,7 +252,7 @@ impl<'a> Coder<'a> {
             file.read_exact_at(s.offset, &mut bytes).map_err(DiffError::Read)?;
             let all = s.offset == 0 && s.len == file.size();
             let kind = if all { ViewKind::Whole } else { ViewKind::Range { start: s.offset, len: s.len } };
-            text.push(View { member: s.member, kind }, &bytes);
+            text.push(View { member: s.file, kind }, &bytes);
         }
         Ok(text)
     }
@@ -261,7 +262,7 @@ impl<'a> Coder<'a> {
             return Vec::new();
         }
         let (sorting, hashing);
-        let finder: &dyn Finder = if self.options.effort.level() > 1 {
+        let finder: &dyn Finder = if self.options.effort.number() > 1 {
             sorting = SuffixFinder::new(&old.bytes);
             &sorting
         } else {

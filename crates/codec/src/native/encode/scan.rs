@@ -8,7 +8,7 @@ use super::{Base, DiffError, Options};
 use crate::digest::{Digest, Hashing};
 use crate::native::container::{Archive, MAX_PATH};
 use crate::native::items::BLOCK;
-use crate::native::old::{Old, OldError};
+use crate::native::old::Old;
 use crate::observe::{Observer, Stage};
 use crate::source::{MergeOptions, Tree};
 use crate::tar::{self, Kind, clean_path};
@@ -74,7 +74,7 @@ impl Source<'_> {
     ) -> Result<(), DiffError> {
         const WORLD_READ: i64 = 0o004;
         let merge = MergeOptions { apply_whiteouts, hash: false, limits: options.limits };
-        let tree = Tree::merge(self.old.archives(), merge, observer).map_err(OldError::from)?;
+        let tree = Tree::merge(self.old.archives(), merge, observer)?;
         let mut trusted: HashMap<(usize, u64), Vec<Vec<u8>>> = HashMap::new();
         for (i, file) in tree.files().iter().enumerate() {
             let paths = tree.trusted_paths(i).filter(|p| p.len() as u64 <= MAX_PATH).map(<[u8]>::to_vec);

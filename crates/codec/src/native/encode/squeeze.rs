@@ -1,6 +1,7 @@
 //! Choosing how the streams of a block are compressed.
 
-use super::{Options, pool};
+use super::Options;
+use crate::delta::pool;
 use crate::native::entropy::{self, Method};
 use crate::native::streams::{Encoded, StreamId, Streams};
 
@@ -35,7 +36,7 @@ fn settings(effort: u8) -> Settings {
 /// Compresses the streams of a block that makes `output` bytes, at most `most` of theirs by mixing. The memory returned is what decoding takes besides the
 /// streams themselves.
 pub(super) fn squeeze(streams: &Streams, output: u64, most: u64, options: &Options) -> (Vec<Encoded>, u64) {
-    let settings = settings(options.effort.level());
+    let settings = settings(options.effort.number());
     let mut budget = match settings.mixing {
         Some(share) if options.parts.mixing => (output / share).max(settings.mixing_free).min(most),
         _ => 0,

@@ -1,15 +1,15 @@
 //! Which old content each new file is matched against.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::effort::means;
 use super::scan::{Scan, Target};
 use super::{DiffError, Options};
+use crate::delta::likeness::{self, SMALL, Segment};
 use crate::matching::pairing::{Names, OldName};
-use crate::matching::sample::{self, SampleIndex, Sampler, Votes};
-use crate::observe::{Observer, Stage};
+use crate::matching::sample::{SampleIndex, Votes};
+use crate::observe::Observer;
 use crate::source::Tree;
 use crate::tardiff::MAX_PATH;
 use crate::{ReadAt, Section};
@@ -59,14 +59,6 @@ pub(super) enum Plan {
     Literal,
 }
 
-/// A run of old bytes that is part of a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Segment {
-    pub source: usize,
-    pub offset: u64,
-    pub len: usize,
-}
-
 /// Knows all old files by content, by name and by likeness.
 pub(super) struct Planner<'a> {
     pub sources: &'a [OldSource<'a>],
@@ -83,9 +75,6 @@ pub(super) struct Planner<'a> {
     /// A plan for each target.
     pub plans: Vec<Plan>,
 }
-
-/// Old files below this size may join a text by name alone.
-const SMALL: u64 = 1 << 20;
 
 impl<'a> Planner<'a> {
     pub(super) fn new(
@@ -107,13 +96,14 @@ impl<'a> Planner<'a> {
             names: Names::new(&names),
             samples: SampleIndex::default(),
             max_text: text_budget(options.memory),
-            candidates: options.effort.means().candidates,
-            joins: options.effort.means().joins,
+            candidates: means(options.effort).candidates,
+            joins: means(options.effort).joins,
             plans: Vec::new(),
         };
         planner.plans = planner.targets.iter().map(|t| planner.plan(t)).collect();
         if planner.plans.contains(&Plan::Search) {
-            planner.samples = sample_all(sources, options, observer)?;
+            let files: Vec<Section<'_>> = sources.iter().map(|s| s.content).collect();
+            planner.samples = likeness::sample_all(&files, options.threads, observer)?;
         }
         Ok(planner)
     }
@@ -158,35 +148,13 @@ impl<'a> Planner<'a> {
         if votes.iter().all(|v| v.votes == 0) {
             chosen.extend(named.iter().skip(1).filter(|&&s| self.sources[s].size < SMALL));
         }
-        self.fit(&chosen, offset..offset + content.len() as u64, voted)
-    }
-
-    /// Cuts candidates down to the text budget: whole files while they fit, else the windows with most votes.
-    fn fit<'v>(
-        &self,
-        chosen: &[usize],
-        wanted: Range<u64>,
-        voted: impl Fn(usize) -> Option<&'v Votes>,
-    ) -> Vec<Segment> {
-        // Sorting a large text for a small piece would cost more than it can save.
-        let mut left = self.max_text.min((4 << 20) + (wanted.end - wanted.start) * 8);
-        let mut text = Vec::new();
-        for &source in chosen {
-            let size = self.sources[source].size;
-            if size <= left {
-                text.push(Segment { source, offset: 0, len: size as usize });
-                left -= size;
-            } else if let Some(votes) = voted(source) {
-                let windows = best_windows(votes, &wanted, size, left);
-                left -= windows.iter().map(|w| w.end - w.start).sum::<u64>();
-                text.extend(windows.into_iter().map(|w| Segment {
-                    source,
-                    offset: w.start,
-                    len: (w.end - w.start) as usize,
-                }));
-            }
-        }
-        text
+        let wanted = offset..offset + content.len() as u64;
+        let windows = |source: usize, left| match voted(source) {
+            Some(votes) => best_windows(votes, &wanted, self.sources[source].size, left),
+            None => Vec::new(),
+        };
+        let sizes = chosen.iter().map(|&source| (source, self.sources[source].size));
+        likeness::fit(sizes, content.len() as u64, self.max_text, windows)
     }
 }
 
@@ -206,87 +174,9 @@ fn best_windows(votes: &Votes, wanted: &Range<u64>, size: u64, budget: u64) -> V
     let margin = budget / 16;
     let near = wanted.start.saturating_sub(margin)..(wanted.end + margin).min(size);
     let near = SampleIndex::place(near.start)..SampleIndex::place(near.end) + 1;
-    let mut order: Vec<(u32, u32)> = votes.places.iter().map(|&(place, n)| (n, place)).collect();
-    order.sort_by_key(|&(n, place)| (std::cmp::Reverse(n), place));
-    let voted = order.iter().flat_map(|&(_, p)| [p, p.saturating_add(1), p.saturating_sub(1)]);
     let half = ((budget / 2) >> SampleIndex::PLACE_LOG) as usize;
-    let mut first = std::collections::HashSet::new();
+    let mut first = HashSet::new();
+    let voted = votes.likeliest();
     let around = voted.clone().filter(|&p| first.insert(p)).take(half).chain(near).chain(voted);
-    let mut taken = std::collections::BTreeSet::new();
-    let mut left = budget;
-    for place in around {
-        let range = SampleIndex::place_range(place);
-        let len = range.end.min(size).saturating_sub(range.start);
-        if len > left {
-            break;
-        }
-        if len > 0 && taken.insert(place) {
-            left -= len;
-        }
-    }
-    let mut out: Vec<Range<u64>> = Vec::new();
-    for place in taken {
-        let range = SampleIndex::place_range(place);
-        match out.last_mut().filter(|w| w.end == range.start) {
-            Some(w) => w.end = range.end.min(size),
-            None => out.push(range.start..range.end.min(size)),
-        }
-    }
-    out
-}
-
-/// Samples every source, on all threads.
-fn sample_all(
-    sources: &[OldSource<'_>],
-    options: &Options,
-    observer: &dyn Observer,
-) -> Result<SampleIndex, DiffError> {
-    let total: u64 = sources.iter().map(|s| s.size).sum();
-    let density = sample::density(total);
-    let next = AtomicUsize::new(0);
-    let shared = Mutex::new((Vec::new(), 0u64, None));
-    let work = || {
-        let mut buf = vec![0; 1 << 17];
-        while let Some((i, source)) = take(sources, &next) {
-            let mut sampler = Sampler::new(i as u32, density);
-            let mut at = 0;
-            let mut failed = None;
-            while at < source.size && failed.is_none() {
-                let n = (source.size - at).min(buf.len() as u64) as usize;
-                match source.content.read_exact_at(at, &mut buf[..n]) {
-                    Ok(()) => sampler.update(&buf[..n]),
-                    Err(e) => failed = Some(DiffError::Read(e)),
-                }
-                at += n as u64;
-                if observer.cancelled() {
-                    failed = Some(DiffError::Cancelled);
-                }
-            }
-            let mut state = shared.lock().unwrap_or_else(|e| e.into_inner());
-            state.0.extend(sampler.finish());
-            state.1 += source.size;
-            observer.progress(Stage::Index, state.1, total);
-            if failed.is_some() {
-                state.2 = failed;
-                next.store(usize::MAX / 2, Ordering::Relaxed);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..options.threads.get() {
-            scope.spawn(work);
-        }
-        work();
-    });
-    let (samples, _, failed) = shared.into_inner().unwrap_or_else(|e| e.into_inner());
-    match failed {
-        Some(e) => Err(e),
-        // Sorted, so the order in which threads delivered does not matter.
-        None => Ok(SampleIndex::new(samples, density)),
-    }
-}
-
-fn take<'s, T>(items: &'s [T], next: &AtomicUsize) -> Option<(usize, &'s T)> {
-    let i = next.fetch_add(1, Ordering::Relaxed);
-    Some((i, items.get(i)?))
+    SampleIndex::windows(around, size, budget)
 }

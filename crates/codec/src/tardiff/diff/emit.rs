@@ -2,12 +2,13 @@
 
 use std::io::{self, Write};
 
-use super::candidates::{Plan, Planner, Segment, text_budget};
-use super::effort::Finding;
+use super::candidates::{Plan, Planner, text_budget};
+use super::effort::{Finding, means};
 use super::jobs::{self, Memory, Work};
 use super::scan::Scan;
 use super::{DiffError, FileCounts, Method, Options};
 use crate::compress::{self, ZstdWriter, ZstdWriterOptions};
+use crate::delta::likeness::Segment;
 use crate::matching::approx::{self, Match, Part, Prices, Search};
 use crate::matching::block::BlockFinder;
 use crate::matching::suffix::SuffixFinder;
@@ -170,13 +171,13 @@ impl<'a> Matcher<'a> {
         segments: &[Segment],
         memory: &dyn Memory,
     ) -> Result<Vec<FileMatch>, DiffError> {
-        let len: u64 = segments.iter().map(|s| s.len as u64).sum();
+        let len: u64 = segments.iter().map(|s| s.len).sum();
         if len == 0 {
             return Ok(Vec::new());
         }
-        let largest = segments.iter().map(|s| self.planner.sources[s.source].size).max().unwrap_or(0);
+        let largest = segments.iter().map(|s| self.planner.sources[s.file].size).max().unwrap_or(0);
         let file = self.scan.targets[piece.target].size;
-        let finding = match self.options.effort.means().finding {
+        let finding = match means(self.options.effort).finding {
             Finding::Suffixes if largest.max(file) >= self.options.max_suffix_size => {
                 Finding::Blocks(LARGE_BLOCK)
             }
@@ -196,7 +197,7 @@ impl<'a> Matcher<'a> {
             let start = if i == 0 { 0 } else { parts[i - 1].end };
             out.push(FileMatch {
                 new: piece.offset + new as u64,
-                source: segments[i].source,
+                source: segments[i].file,
                 old: segments[i].offset + (old - start) as u64,
                 len: len as u64,
             });
@@ -213,14 +214,14 @@ impl<'a> Matcher<'a> {
         if self.observer.cancelled() {
             return Err(DiffError::Cancelled);
         }
-        let mut text = Vec::with_capacity(segments.iter().map(|s| s.len).sum());
+        let mut text = Vec::with_capacity(segments.iter().map(|s| s.len as usize).sum());
         let mut parts = Vec::with_capacity(segments.len());
         for s in segments {
             let from = text.len();
-            text.resize(from + s.len, 0);
-            let source = &self.planner.sources[s.source].content;
+            text.resize(from + s.len as usize, 0);
+            let source = &self.planner.sources[s.file].content;
             source.read_exact_at(s.offset, &mut text[from..]).map_err(DiffError::Read)?;
-            parts.push(Part { end: text.len(), file: s.source });
+            parts.push(Part { end: text.len(), file: s.file });
         }
         let sorting;
         let hashing;
@@ -234,7 +235,7 @@ impl<'a> Matcher<'a> {
                 &hashing
             }
         };
-        let stride = self.options.effort.means().stride;
+        let stride = means(self.options.effort).stride;
         let search = Search { stride, prices: Prices::default(), literal: &literal_price };
         let matches = approx::matches(finder, &parts, content, search);
         Ok((matches, parts))
@@ -250,7 +251,7 @@ impl<'a> Matcher<'a> {
     ) -> Result<Option<Outcome>, DiffError> {
         let target = &self.scan.targets[piece.target];
         let Some(first) = segments.first() else { return Ok(None) };
-        let old = &self.planner.sources[first.source];
+        let old = &self.planner.sources[first.file];
         let max = self.options.max_patch_size;
         if piece.len as u64 != target.size || target.size >= max || old.size >= max {
             return Ok(None);
@@ -280,8 +281,8 @@ impl<'a> Matcher<'a> {
         if frame.len() >= content.len() {
             return Ok(None);
         }
-        let path = self.planner.open_path(first.source, piece.target);
-        Ok(Some(Outcome::Frame { source: first.source, path, frame }))
+        let path = self.planner.open_path(first.file, piece.target);
+        Ok(Some(Outcome::Frame { source: first.file, path, frame }))
     }
 
     /// About how many bytes matches and the literals between them take in the delta, OPEN included.

@@ -10,15 +10,16 @@ mod emit;
 mod jobs;
 mod scan;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::num::NonZeroUsize;
 
-pub use effort::Effort;
+use effort::means;
 
 use super::{OpCounts, StreamOptions, Version};
+use crate::delta::{DiffError, Effort, FileCounts};
 use crate::digest::Digest;
 use crate::observe::{Observer, Stage};
-use crate::source::{MergeError, MergeOptions, Tree};
+use crate::source::{MergeOptions, Tree};
 use crate::{ReadAt, tar};
 
 /// How a changed file is expressed.
@@ -71,14 +72,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options::at(Effort::DEFAULT)
+        Options::at(Effort::default())
     }
 }
 
 impl Options {
     /// What `effort` stands for, with defaults for everything else.
     pub fn at(effort: Effort) -> Self {
-        let means = effort.means();
+        let means = means(effort);
         Options {
             effort,
             version: Version::V1,
@@ -121,52 +122,6 @@ pub struct Report {
     pub stream_bytes: u64,
     /// Whether an old layer holds whiteouts.
     pub has_whiteouts: bool,
-}
-
-/// How many files of the new tar went which way.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FileCounts {
-    /// Copied whole from an identical old file.
-    pub identical: u64,
-    /// Expressed with the help of old files.
-    pub changed: u64,
-    /// Sent as literal bytes.
-    pub literal: u64,
-}
-
-/// Why no delta could be made.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DiffError {
-    /// An old layer is not a readable tar.
-    #[error("old archive {}: {error}", layer + 1)]
-    Old {
-        /// Index of the layer.
-        layer: usize,
-        /// The reason.
-        error: tar::Error,
-    },
-    /// The new tar is not readable.
-    #[error("new archive: {0}")]
-    New(tar::Error),
-    /// An input could not be read a second time.
-    #[error("reading an input again: {0}")]
-    Read(io::Error),
-    /// The delta could not be written.
-    #[error("writing the delta: {0}")]
-    Write(io::Error),
-    /// The observer asked to stop.
-    #[error("cancelled")]
-    Cancelled,
-}
-
-impl From<MergeError> for DiffError {
-    fn from(e: MergeError) -> Self {
-        match e {
-            MergeError::Tar { layer, error } => DiffError::Old { layer, error },
-            MergeError::Cancelled => DiffError::Cancelled,
-        }
-    }
 }
 
 /// Writes to `out` a delta that turns the tree extracted from `old`, in order, into the tar `new`.

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Calls `work` for 0..`count` and returns the results in this order.
-pub(super) fn run<R: Send>(count: usize, threads: NonZeroUsize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
+pub(crate) fn run<R: Send>(count: usize, threads: NonZeroUsize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
     if threads.get() == 1 || count < 2 {
         return (0..count).map(work).collect();
     }
