@@ -50,6 +50,226 @@ pub enum Command {
     /// rootfs:PATH for a tree of files, which can only be a source. Manifests are copied byte for byte, so digests are
     /// kept; where the destination cannot keep them, that is said. What was interrupted goes on when it is run again.
     Copy(Copy),
+    /// Make, publish, list, prune and apply deltas between images.
+    ///
+    /// A delta artifact holds what turns one image into another and lies in the registry beside the image that it leads
+    /// to. Registries and clients need not know of it. See docs/formats/delta-artifacts.md.
+    #[command(subcommand)]
+    Delta(DeltaCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeltaCommand {
+    /// Make deltas from old images to a new one.
+    ///
+    /// The layers of both are fetched once, each changed layer is expressed with the files of all old layers, and each
+    /// delta is applied once before it is published. Layers that do not get smaller go into the artifact as they are.
+    /// With indexes there is a delta for each platform that both sides have.
+    Create(DeltaCreate),
+    /// Push deltas from a layout or an archive beside the image that they lead to.
+    Push(DeltaPush),
+    /// List the deltas that lead to an image.
+    List(DeltaList),
+    /// Remove deltas that nobody needs any more.
+    ///
+    /// Only what says of itself that it is a delta to IMAGE is deleted. With both rules, a delta has to fail both.
+    Prune(DeltaPrune),
+    /// Apply a delta: from the source image, or its files, to the target image.
+    ///
+    /// DELTA is a delta artifact, a list of them, or the target image itself, whose deltas are then looked for beside
+    /// it. Each layer is compared with the config before anything becomes visible. Where a destination keeps layers
+    /// compressed, those that were made anew have another digest, and so has the manifest; the config, and with it the
+    /// image ID, is always the original one.
+    Apply(DeltaApply),
+}
+
+impl DeltaCommand {
+    /// Options of all commands.
+    pub fn shared(&self) -> &Shared {
+        match self {
+            DeltaCommand::Create(a) => &a.shared,
+            DeltaCommand::Push(a) => &a.shared,
+            DeltaCommand::List(a) => &a.shared,
+            DeltaCommand::Prune(a) => &a.shared,
+            DeltaCommand::Apply(a) => &a.shared,
+        }
+    }
+}
+
+/// How a delta artifact is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TarDiffDialect {
+    /// One artifact for a pair of images, which bootc and its relatives read
+    OciDelta,
+    /// `_deltaindex`, which flatpak reads
+    Flatpak,
+    /// `_deltaindex` in the variant of the patches to skopeo
+    Skopeo,
+}
+
+/// How layers are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LayerFormat {
+    /// gzip
+    Gzip,
+    /// zstd
+    Zstd,
+    /// Not at all
+    None,
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "coracle delta create [OPTIONS] <OLD>... <NEW>\n       coracle delta create [OPTIONS] --from-last <N> <IMAGE>")]
+#[command(group(clap::ArgGroup::new("to").required(true).args(["output", "push", "dry_run"])))]
+pub struct DeltaCreate {
+    /// Old images, and the new one
+    #[arg(required = true, num_args = 1.., value_names = ["OLD", "NEW"])]
+    pub images: Vec<String>,
+    /// Start from so many images before IMAGE: by version if its tag is one, else by when they were made
+    #[arg(long, value_name = "N", conflicts_with = "from_tags")]
+    pub from_last: Option<NonZeroUsize>,
+    /// Start from all images in the repository of IMAGE whose tag matches a pattern with * and ?
+    #[arg(long, value_name = "GLOB")]
+    pub from_tags: Option<String>,
+    /// Write an archive (a path), or a layout (oci:DIR)
+    #[arg(long, short, value_name = "DST")]
+    pub output: Option<String>,
+    /// Push beside the new image, which has to be in a registry
+    #[arg(long)]
+    pub push: bool,
+    /// Give the first delta a tag as well
+    #[arg(long, value_name = "REF", requires = "push")]
+    pub tag: Option<String>,
+    /// Only estimate sizes: makes the deltas with the least effort, and keeps none
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Formats of the deltas [default: tardiff; with --push native,tardiff]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub codec: Vec<Codec>,
+    /// Layouts of artifacts with tar-diffs
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "oci-delta")]
+    pub dialect: Vec<TarDiffDialect>,
+    /// Of indexes only the images for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<Platform>,
+    /// Version of the tar-diff format
+    #[arg(long, value_enum, default_value = "v1")]
+    pub format: Format,
+    /// Work to put into smaller deltas: 1 is the least, 9 the most
+    #[arg(long, value_name = "1..9", value_parser = clap::value_parser!(u8).range(1..=9), default_value_t = 5)]
+    pub effort: u8,
+    /// Memory to aim at for one layer. Deltas depend on it
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "1GiB")]
+    pub memory: u64,
+    /// Threads [default: all cores]. Deltas do not depend on it
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// Use old files that are not world-readable for tar-diffs as well
+    #[arg(long)]
+    pub any_mode: bool,
+    /// Make and push deltas that are published already
+    #[arg(long, requires = "push")]
+    pub again: bool,
+    #[command(flatten)]
+    pub registry: RegistryOptions,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+#[derive(Debug, Args)]
+pub struct DeltaPush {
+    /// Archive (a path) or layout (oci:DIR) with delta artifacts
+    #[arg(value_name = "DELTA")]
+    pub delta: String,
+    /// The repository of the image that they lead to; with a tag, the first delta gets it as well
+    #[arg(value_name = "REPOSITORY")]
+    pub to: String,
+    /// Blobs pushed at the same time
+    #[arg(long, value_name = "N", default_value = "4")]
+    pub jobs: NonZeroUsize,
+    #[command(flatten)]
+    pub registry: RegistryOptions,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+#[derive(Debug, Args)]
+pub struct DeltaList {
+    /// The image that they lead to
+    pub image: String,
+    /// Of an index only the image for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<Platform>,
+    /// Add what publishers that were cut off have left out of the lists
+    #[arg(long)]
+    pub repair: bool,
+    #[command(flatten)]
+    pub registry: RegistryOptions,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("rule").required(true).multiple(true).args(["keep_sources", "older_than"])))]
+pub struct DeltaPrune {
+    /// The image that they lead to, in a registry
+    pub image: String,
+    /// Keep those from the latest N sources
+    #[arg(long, value_name = "N")]
+    pub keep_sources: Option<usize>,
+    /// Keep those whose source image was made within this time: 12h, 30d, 8w
+    #[arg(long, value_name = "TIME", value_parser = size::parse_time)]
+    pub older_than: Option<std::time::Duration>,
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Of an index only the image for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<Platform>,
+    #[command(flatten)]
+    pub registry: RegistryOptions,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("base").required(true).args(["source", "ostree_repo"])))]
+pub struct DeltaApply {
+    /// Archive (a path, or - for standard input), layout, or name in a registry
+    #[arg(value_name = "DELTA")]
+    pub delta: String,
+    /// What is there: an image, or a directory with its files (rootfs:DIR, or a path)
+    #[arg(long, value_name = "SRC")]
+    pub source: Option<String>,
+    /// What is there: the files of an image in a repository of ostree, as bootc keeps them
+    #[arg(long, value_name = "REPO")]
+    pub ostree_repo: Option<PathBuf>,
+    /// The ref in that repository [default: the one made from the image that the delta starts from]
+    #[arg(long, value_name = "REF", requires = "ostree_repo")]
+    pub ostree_ref: Option<String>,
+    /// Where the target goes, and under which name
+    #[arg(long, value_name = "DST")]
+    pub to: String,
+    /// How layers that are made anew are compressed [default: none; gzip for a registry]
+    #[arg(long, value_enum)]
+    pub layer_compression: Option<LayerFormat>,
+    /// Leave layers away that source and target have in common, where the source has files and no layers. Only whoever
+    /// has them can use the image
+    #[arg(long)]
+    pub partial: bool,
+    /// Of a list the delta for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<Platform>,
+    /// Largest memory that a delta may take, besides what the program needs anyway
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "1088MiB")]
+    pub memory: u64,
+    /// Layers made at the same time [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub registry: RegistryOptions,
+    #[command(flatten)]
+    pub shared: Shared,
 }
 
 impl Command {
@@ -61,6 +281,7 @@ impl Command {
             Command::Inspect(a) => a.shared.json,
             Command::Explain(a) => a.shared.json,
             Command::Copy(a) => a.shared.json,
+            Command::Delta(a) => a.shared().json,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use coracle_codec::source::OpenError;
-use coracle_codec::{compress, native, oci, tar, tardiff};
+use coracle_codec::{artifact, compress, native, oci, tar, tardiff};
 use coracle_engine::Error;
 use serde::Serialize;
 
@@ -198,6 +198,20 @@ fn classify(error: &Error) -> (Kind, Option<&'static str>) {
         Error::WrongBlob { .. } => {
             (Kind::Integrity, Some("the source is damaged or lies; fetch it anew or from elsewhere"))
         }
+        Error::WrongLayer { .. } => {
+            (Kind::Integrity, Some("the source is not the one the delta was made from, or one of them is damaged"))
+        }
+        Error::Artifact { error, .. } => artifact(error),
+        Error::WrongBase { .. } => {
+            (Kind::Integrity, Some("give the image that the delta starts from; coracle delta list names them"))
+        }
+        Error::MissingLayer { .. } => (
+            Kind::Integrity,
+            Some("give the image itself as the source; for bootc, --partial leaves the layer away"),
+        ),
+        Error::NoDelta { .. } => (Kind::Input, Some("coracle delta list shows what there is")),
+        Error::ApplyTarDiff { error, .. } => delta(error),
+        Error::ApplyNative { error, .. } => native(error),
         Error::ReadBlob { .. } => (Kind::Input, None),
         Error::Layer { error, .. } => compressed(error),
         Error::ForeignLayer { .. } => (
@@ -214,6 +228,15 @@ fn classify(error: &Error) -> (Kind, Option<&'static str>) {
         Error::Program { .. } => (Kind::Tool, None),
         Error::Cancelled => (Kind::Interrupted, None),
         _ => (Kind::Other, None),
+    }
+}
+
+fn artifact(error: &artifact::Error) -> (Kind, Option<&'static str>) {
+    use artifact::Error as E;
+    match error {
+        E::NotADelta(_) => (Kind::Format, Some("coracle inspect shows what it is")),
+        E::Document(error) => document(error),
+        _ => (Kind::Format, Some("do not use it: it was put together wrongly, or on purpose")),
     }
 }
 
@@ -297,6 +320,7 @@ fn native(error: &native::Error) -> (Kind, Option<&'static str>) {
         }
         E::SourceCount { .. }
         | E::WrongSource { .. }
+        | E::MissingSource { .. }
         | E::WrongSize { .. }
         | E::WrongFile { .. }
         | E::WrongFiles { .. }

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Explain(args) => commands::explain::run(&args),
         Command::Copy(args) => commands::copy::run(&args),
+        Command::Delta(args) => commands::delta::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

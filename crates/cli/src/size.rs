@@ -27,6 +27,22 @@ pub fn parse_window(text: &str) -> Result<u32, String> {
     }
 }
 
+/// Parses `90s`, `12h`, `30d`, `8w`.
+pub fn parse_time(text: &str) -> Result<std::time::Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 604_800,
+        _ => return Err("not a time: write a number and s, m, h, d or w".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "not a time: write a number first".to_owned())?;
+    number.checked_mul(seconds).map(std::time::Duration::from_secs).ok_or_else(|| "time out of range".into())
+}
+
 /// `1234567` as `1,234,567`.
 pub fn grouped(n: u64) -> String {
     let digits = n.to_string();

@@ -124,6 +124,11 @@ impl<T> Hashing<T> {
         self.bytes
     }
 
+    /// The digest of all bytes passed so far.
+    pub fn digest(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
     /// The wrapped value, the digest and the number of all bytes passed.
     pub fn finish(self) -> (T, Digest, u64) {
         (self.inner, self.hasher.finish(), self.bytes)

@@ -6,6 +6,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`artifact`] | delta artifacts: documents that carry deltas, in all their dialects |
 //! | [`digest`] | sha256 digests, parsing and streaming |
 //! | [`tar`] | a tar reader that accounts for every byte and reads like Go's `archive/tar` |
 //! | [`compress`] | gzip, zstd, bzip2 and xz by magic, bounded |
@@ -15,6 +16,7 @@
 //! | [`oci`] | images as documents: descriptors, manifests, indexes, configs, references, platforms |
 //! | [`tardiff`] | tar-diff v1 and v2: reader, applier, writer, accounting |
 
+pub mod artifact;
 pub mod compress;
 pub mod delta;
 pub mod digest;

@@ -7,7 +7,7 @@ use coracle_codec::delta::DiffError;
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{self, Mismatch, Platform};
 use coracle_codec::tardiff::{self, ExplainError};
-use coracle_codec::{compress, native, tar};
+use coracle_codec::{artifact, compress, native, tar};
 use coracle_sys::wait::is_stopped;
 
 /// Why a piece of work failed. Names the file in question wherever there is one.
@@ -183,6 +183,80 @@ pub enum Error {
         what: String,
         /// The reason.
         error: compress::Error,
+    },
+    /// A layer is another tar than the config says.
+    #[error("{image}: {layer}: uncompressed it is {actual}, the config says {expected}")]
+    WrongLayer {
+        /// The image, or the delta that made the layer.
+        image: String,
+        /// Which layer.
+        layer: String,
+        /// Its diff_id.
+        expected: Digest,
+        /// What came out.
+        actual: Digest,
+    },
+    /// A document is no delta artifact, or one that cannot be used.
+    #[error("{image}: {error}")]
+    Artifact {
+        /// The artifact as named.
+        image: String,
+        /// The reason.
+        error: artifact::Error,
+    },
+    /// A delta starts from another image.
+    #[error("{delta}: it starts from the image with config {wanted}; {base} has {actual}")]
+    WrongBase {
+        /// The delta as named.
+        delta: String,
+        /// Config of the image it starts from.
+        wanted: Digest,
+        /// The source as named.
+        base: String,
+        /// Its config.
+        actual: Digest,
+    },
+    /// A layer is neither in the delta nor in the source.
+    #[error("{delta}: layer {layer} (diff_id {diff_id}) is neither in the delta nor in {base}")]
+    MissingLayer {
+        /// The delta as named.
+        delta: String,
+        /// Number of the layer.
+        layer: usize,
+        /// Its diff_id.
+        diff_id: Digest,
+        /// The source as named.
+        base: String,
+    },
+    /// There is no delta that leads from the source to the target.
+    #[error("{image}: no delta from {base}: {reason}")]
+    NoDelta {
+        /// The target as named.
+        image: String,
+        /// The source as named.
+        base: String,
+        /// What there is.
+        reason: String,
+    },
+    /// A layer's delta cannot be applied.
+    #[error("{delta}: {layer}: {error}")]
+    ApplyTarDiff {
+        /// The artifact as named.
+        delta: String,
+        /// Which layer.
+        layer: String,
+        /// The reason.
+        error: tardiff::Error,
+    },
+    /// A layer's native delta cannot be applied.
+    #[error("{delta}: {layer}: {error}")]
+    ApplyNative {
+        /// The artifact as named.
+        delta: String,
+        /// Which layer.
+        layer: String,
+        /// The reason.
+        error: native::Error,
     },
     /// A layer that the registry does not have, since it is to be fetched from elsewhere.
     #[error("{image}: layer {layer} is not in the registry but at {}", if urls.is_empty() { "no place it names".into() } else { urls.join(", ") })]

@@ -7,11 +7,13 @@
 //! | [`inspect`](mod@inspect) | what a delta or an archive holds |
 //! | [`native`](mod@native) | the part of these that native deltas have for themselves |
 //! | [`explain`](mod@explain) | what each file of the new archive costs in a delta |
+//! | [`artifact`] | deltas between whole images: made, published, applied |
 //! | [`image`] | whole images: every transport, copying, what an image holds |
 //!
 //! The other modules are what these share: [`input`] opens archives and lets them be read at any offset, [`output`]
 //! publishes last, [`source`] finds old files in a directory tree or in archives.
 
+pub mod artifact;
 pub mod diff;
 mod error;
 pub mod explain;

@@ -40,4 +40,4 @@ pub use client::{Client, Proxies, Retry, Settings};
 pub use error::Error;
 pub use manifest::{Fetched, PushedManifest};
 pub use push::{Content, PushOptions, Pushed};
-pub use referrers::{Referrers, ReferrersSource};
+pub use referrers::{Referrers, ReferrersSource, fallback_tag};

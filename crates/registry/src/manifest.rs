@@ -44,7 +44,10 @@ impl Client {
     }
 
     /// As [`Client::manifest`], from where it would be written to and from no mirror.
-    pub(crate) async fn manifest_of_target(&self, reference: &Reference) -> Result<Fetched, Error> {
+    ///
+    /// # Errors
+    /// As [`Client::manifest`].
+    pub async fn manifest_of_target(&self, reference: &Reference) -> Result<Fetched, Error> {
         let place = self.target(reference.repository())?;
         self.manifest_from(place, reference).await
     }

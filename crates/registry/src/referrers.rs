@@ -64,8 +64,8 @@ impl Client {
         let mut found = match listed {
             Ok(()) => Referrers { descriptors: all, source: ReferrersSource::Api },
             // 404 is the one answer that means "I know no such list" (distribution-spec 1.1).
-            Err(Error::NotFound { .. }) => match self.fallback(repository, subject).await? {
-                Some((value, _)) => {
+            Err(Error::NotFound { .. }) => match self.stored_index(repository, &fallback_tag(subject)).await? {
+                Some(value) => {
                     let bytes = value.to_string().into_bytes();
                     let descriptors = entries(&bytes, &limits)
                         .map_err(|error| Error::Document { what: what.clone(), error })?;
@@ -98,7 +98,7 @@ impl Client {
         let Some(subject) = document.subject().filter(|_| !pushed.subject_indexed) else { return Ok(pushed) };
         let subject = subject.digest;
         // A registry may keep a list without saying so in its answer (the header is younger than the API).
-        if self.has_api(repository, &subject).await? {
+        if self.lists_referrers(repository, &subject).await? {
             return Ok(PushedManifest { subject_indexed: true });
         }
         let entry = document.descriptor().to_json();
@@ -123,7 +123,7 @@ impl Client {
         subject: &Digest,
         referrer: &Digest,
     ) -> Result<(), Error> {
-        if self.fallback(repository, subject).await?.is_none() {
+        if self.stored_index(repository, &fallback_tag(subject)).await?.is_none() {
             return Ok(());
         }
         let referrer = json!(referrer.to_string());
@@ -133,7 +133,11 @@ impl Client {
         .await
     }
 
-    async fn has_api(&self, repository: &Repository, subject: &Digest) -> Result<bool, Error> {
+    /// Whether the registry keeps lists of referrers itself.
+    ///
+    /// # Errors
+    /// [`Error`]: whatever keeps from knowing.
+    pub async fn lists_referrers(&self, repository: &Repository, subject: &Digest) -> Result<bool, Error> {
         let place = self.target(repository)?;
         let what = format!("{repository}: referrers of {subject}");
         let path = format!("{}/referrers/{subject}", place.path);
@@ -156,7 +160,7 @@ impl Client {
         let what = format!("{repository}: index {}", fallback_tag(subject));
         let tag = Version::Tag(fallback_tag(subject));
         for attempt in 1..=MAX_UPDATES {
-            let old = self.fallback(repository, subject).await?.map(|(value, _)| value);
+            let old = self.stored_index(repository, &fallback_tag(subject)).await?;
             let mut index = old.clone().unwrap_or_else(
                 || json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] }),
             );
@@ -178,13 +182,23 @@ impl Client {
         Err(Error::Contended { what, attempts: MAX_UPDATES })
     }
 
-    /// The index under the fallback tag as it is, members we do not know included; `None` if there is none.
-    async fn fallback(
-        &self,
-        repository: &Repository,
-        subject: &Digest,
-    ) -> Result<Option<(Value, Digest)>, Error> {
-        let Some(reference) = repository.with_tag(&fallback_tag(subject)) else { return Ok(None) };
+    /// Writes an index under a tag. Whatever was there is replaced.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn put_index(&self, repository: &Repository, tag: &str, index: &Value) -> Result<(), Error> {
+        let bytes = serde_json::to_vec(index).unwrap_or_default();
+        self.put_manifest(repository, &Version::Tag(tag.to_owned()), &bytes, media_type::OCI_INDEX).await?;
+        Ok(())
+    }
+
+    /// The index under `tag` as the registry itself has it, members we do not know included; `None` if it says that
+    /// there is none.
+    ///
+    /// # Errors
+    /// [`Error`]: also if there is something else than an index.
+    pub async fn stored_index(&self, repository: &Repository, tag: &str) -> Result<Option<Value>, Error> {
+        let Some(reference) = repository.with_tag(tag) else { return Ok(None) };
         // From the registry itself: a mirror's copy may be old.
         let fetched = match self.manifest_of_target(&reference).await {
             Ok(fetched) => fetched,
@@ -196,7 +210,7 @@ impl Client {
             Document::parse(fetched.raw.clone(), fetched.media_type.as_deref(), &self.settings().limits)
                 .map_err(document)?;
         if !matches!(parsed, Document::Index(_)) {
-            let reason = "the tag for referrers holds no index".to_owned();
+            let reason = "the tag holds no index".to_owned();
             return Err(Error::Protocol { what: reference.to_string(), host: fetched.host, reason });
         }
         let mut value: Value = serde_json::from_slice(fetched.raw.as_bytes())
@@ -204,12 +218,12 @@ impl Client {
         if !value["manifests"].is_array() {
             value["manifests"] = json!([]);
         }
-        Ok(Some((value, fetched.raw.digest())))
+        Ok(Some(value))
     }
 }
 
 /// `sha256-HEX` (distribution-spec 1.1, "Referrers Tag Schema").
-fn fallback_tag(subject: &Digest) -> String {
+pub fn fallback_tag(subject: &Digest) -> String {
     subject.to_string().replace(':', "-")
 }
 

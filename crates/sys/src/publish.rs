@@ -121,6 +121,21 @@ impl Pending {
         matches!(self.place, Place::Direct)
     }
 
+    /// As [`Pending::publish`], under another name in the same directory: for what gets its name from its content.
+    ///
+    /// # Errors
+    /// As [`Pending::publish`]; `EINVAL` if `name` is more than a name, or the destination is written directly.
+    pub fn publish_as(mut self, name: &OsStr) -> io::Result<()> {
+        if Path::new(name).file_name() != Some(name) {
+            return Err(Errno::INVAL.into());
+        }
+        match &mut self.place {
+            Place::Unnamed(destination) | Place::Hidden(_, destination) => destination.name = name.to_owned(),
+            Place::Direct => return Err(Errno::INVAL.into()),
+        }
+        self.publish()
+    }
+
     /// Makes the output durable and puts it in place of the destination.
     ///
     /// The order is: fsync the file, give it its name, fsync the directory. On an error before the rename

@@ -1,6 +1,7 @@
 //! One module a command: arguments to request, result to text or JSON.
 
 pub mod copy;
+pub mod delta;
 pub mod diff;
 pub mod explain;
 pub mod images;

@@ -136,6 +136,14 @@ pub enum Error {
         /// What the source holds.
         actual: Digest,
     },
+    /// An old archive is not among those given.
+    #[error("old archive {number}, {wanted}, is not in the source")]
+    MissingSource {
+        /// Number of the archive, from 1.
+        number: usize,
+        /// What the delta declares.
+        wanted: Digest,
+    },
     /// A source file cannot be opened.
     #[error("source file {}: {error}", show(.path))]
     Source {

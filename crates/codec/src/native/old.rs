@@ -65,6 +65,32 @@ impl<'a> Old<'a> {
         Ok((Old { archives: archives.to_vec(), members }, digests))
     }
 
+    /// As [`Old::open`], without reading what is in the members.
+    pub(crate) fn members(
+        archives: &[&'a dyn ReadAt],
+        limits: tar::Limits,
+        observer: &dyn Observer,
+    ) -> Result<Self, MergeError> {
+        let mut members = Vec::new();
+        for (archive, bytes) in archives.iter().enumerate() {
+            let fail = |error| MergeError::Tar { layer: archive, error };
+            let input = BufReader::with_capacity(1 << 16, Section::whole(*bytes).reader());
+            let mut reader = tar::Reader::new(input, limits);
+            while let Some(entry) = reader.next_entry().map_err(fail)? {
+                if observer.cancelled() {
+                    return Err(MergeError::Cancelled);
+                }
+                members.push(Member {
+                    archive,
+                    framing: entry.offset,
+                    content: entry.content_offset,
+                    len: entry.content_len,
+                });
+            }
+        }
+        Ok(Old { archives: archives.to_vec(), members })
+    }
+
     /// The archives themselves.
     pub(crate) fn archives(&self) -> &[&'a dyn ReadAt] {
         &self.archives

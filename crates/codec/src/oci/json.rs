@@ -9,7 +9,7 @@ use super::{Error, Limits, shortened};
 
 /// Checks that `bytes` are one JSON value within the bounds of `limits`, and that no object has a key twice. In the
 /// outermost object keys may not even differ in case alone: parsers written in Go take both for the same.
-pub(super) fn check(bytes: &[u8], what: &'static str, limits: &Limits) -> Result<(), Error> {
+pub(crate) fn check(bytes: &[u8], what: &'static str, limits: &Limits) -> Result<(), Error> {
     let invalid = |e: serde_json::Error| Error::Invalid { what, reason: e.to_string() };
     let mut found = Found { values: 0, fault: None };
     let mut input = serde_json::Deserializer::from_slice(bytes);

@@ -23,6 +23,7 @@ pub use bytes::{Mismatch, Unverified, Verified, Verifier};
 pub use config::ImageConfig;
 pub use descriptor::{Descriptor, LayerCompression, media_type};
 pub use document::{Document, Index, Manifest, is_document};
+pub(crate) use json::check as check_json;
 pub use platform::{ParsePlatformError, Platform};
 pub use reference::{ParseReferenceError, Reference, Repository, Version, is_tag};
 

@@ -12,7 +12,12 @@ use crate::{ReadAt, Section, SectionReader, tar};
 /// Whiteouts are not applied: a delta made with whiteouts never opens what they remove, and one made without needs it.
 pub struct TarSource<'a> {
     layers: Vec<&'a dyn ReadAt>,
-    tree: Tree,
+    tree: Merged<'a>,
+}
+
+enum Merged<'a> {
+    Own(Tree),
+    Given(&'a Tree),
 }
 
 impl std::fmt::Debug for TarSource<'_> {
@@ -33,13 +38,25 @@ impl<'a> TarSource<'a> {
     ) -> Result<Self, MergeError> {
         let options = MergeOptions { apply_whiteouts: false, hash: false, limits };
         let tree = Tree::merge(&layers, options, observer)?;
-        Ok(TarSource { layers, tree })
+        Ok(TarSource { layers, tree: Merged::Own(tree) })
+    }
+
+    /// Archives that were merged to `tree` before.
+    pub fn merged(layers: Vec<&'a dyn ReadAt>, tree: &'a Tree) -> Self {
+        TarSource { layers, tree: Merged::Given(tree) }
+    }
+
+    fn tree(&self) -> &Tree {
+        match &self.tree {
+            Merged::Own(tree) => tree,
+            Merged::Given(tree) => tree,
+        }
     }
 }
 
 impl Source for TarSource<'_> {
     fn open_path(&self, path: &[u8]) -> Result<Box<dyn SourceFile + '_>, OpenError> {
-        let file = self.tree.find(path).ok_or(OpenError::NotFound)?;
+        let file = self.tree().find(path).ok_or(OpenError::NotFound)?;
         let section = Section::new(self.layers[file.layer], file.offset, file.size);
         Ok(Box::new(TarFile { size: section.size(), reader: section.reader() }))
     }

@@ -11,7 +11,7 @@ mod read;
 mod write;
 
 pub use apply::{Applied, apply};
-pub use diff::{Method, Options, Report, diff};
+pub use diff::{Method, Options, Report, diff, diff_from};
 pub use explain::{ExplainError, Explanation, MemberCost, explain};
 pub use read::OpReader;
 pub use write::{OpWriter, StreamOptions};

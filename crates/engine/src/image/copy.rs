@@ -1,6 +1,6 @@
 //! Copying an image, or an index with all its images, from one place to another.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -141,15 +141,10 @@ impl Work<'_> {
             let reason = format!("it is no image but an artifact ({})", manifest.config().media_type);
             return Err(Error::Unsupported { image: source.name().to_owned(), reason });
         }
-        let jobs = if takes.parallel { self.request.jobs.get() } else { 1 };
-        let tally = self.blobs(&source, destination.as_ref(), &tree, jobs)?;
-        for document in &tree.below {
-            destination.put_document(document)?;
-        }
-        if self.stop.raised() {
-            return Err(Error::Cancelled);
-        }
-        destination.finish(&root)?;
+        let images = tree.images;
+        let sending =
+            Sending { jobs: self.request.jobs.get(), context: self.context, stop: self.stop, progress: self.progress };
+        let tally = sending.send(&source, &root, &tree, destination)?;
         let (digest, media_type) = match (&root, takes.loses) {
             (Document::Manifest(manifest), Some(reason)) => {
                 notes.push(format!("the digest {} is not kept: {reason}", root.digest()));
@@ -163,9 +158,77 @@ impl Work<'_> {
             source_digest: original.digest(),
             digest_kept: source.made_up().is_none() && digest == original.digest(),
             notes,
-            images: tree.images,
+            images,
             blobs: tally,
         })
+    }
+
+}
+
+/// Sends all that a root leads to.
+pub(crate) struct Sending<'a> {
+    pub(crate) jobs: usize,
+    pub(crate) context: &'a Context<'a>,
+    pub(crate) stop: &'a Stop,
+    pub(crate) progress: &'a Arc<Progress>,
+}
+
+impl Sending<'_> {
+    /// Sends `root` of `source`, and all below it, and makes it visible.
+    pub(crate) fn send_all(
+        &self,
+        source: &Arc<dyn Source>,
+        root: &Document,
+        destination: Box<dyn Destination>,
+        limits: &coracle_codec::oci::Limits,
+    ) -> Result<Tally, Error> {
+        self.send_partly(source, root, destination, limits, &HashSet::new())
+    }
+
+    /// As [`Sending::send_all`], without the blobs `left`.
+    pub(crate) fn send_partly(
+        &self,
+        source: &Arc<dyn Source>,
+        root: &Document,
+        destination: Box<dyn Destination>,
+        limits: &coracle_codec::oci::Limits,
+        left: &HashSet<Digest>,
+    ) -> Result<Tally, Error> {
+        let mut tree = Tree::read(source.as_ref(), root, limits)?;
+        tree.blobs.retain(|(blob, _)| !left.contains(&blob.digest));
+        self.send(source, root, &tree, destination)
+    }
+
+    /// Sends the blobs that `root` of `source` leads to, and no document.
+    pub(crate) fn send_blobs(
+        &self,
+        source: &Arc<dyn Source>,
+        root: &Document,
+        destination: &dyn Destination,
+        limits: &coracle_codec::oci::Limits,
+    ) -> Result<(), Error> {
+        let tree = Tree::read(source.as_ref(), root, limits)?;
+        self.blobs(source, destination, &tree, self.jobs).map(|_| ())
+    }
+
+    fn send(
+        &self,
+        source: &Arc<dyn Source>,
+        root: &Document,
+        tree: &Tree,
+        destination: Box<dyn Destination>,
+    ) -> Result<Tally, Error> {
+        destination.announce(root, &tree.below)?;
+        let jobs = if destination.takes().parallel { self.jobs } else { 1 };
+        let tally = self.blobs(source, destination.as_ref(), tree, jobs)?;
+        for document in &tree.below {
+            destination.put_document(document)?;
+        }
+        if self.stop.raised() {
+            return Err(Error::Cancelled);
+        }
+        destination.finish(root)?;
+        Ok(tally)
     }
 
     fn blobs(
@@ -222,7 +285,7 @@ impl Work<'_> {
 }
 
 /// The image of an index for `platform`, and what it says it is for. A manifest is itself.
-pub(super) fn choose(
+pub(crate) fn choose(
     source: &dyn Source,
     mut document: Document,
     platform: &Platform,
@@ -337,7 +400,7 @@ impl Tree {
 }
 
 /// Runs `work` while a second thread shows progress to the observer and asks it whether to stop.
-fn watched<R>(
+pub(crate) fn watched<R>(
     context: &Context<'_>,
     progress: &Progress,
     total: u64,
@@ -372,7 +435,7 @@ fn watched<R>(
 }
 
 /// As [`watched`], for work without progress.
-pub(super) fn stoppable<R>(
+pub(crate) fn stoppable<R>(
     context: &Context<'_>,
     stop: &Stop,
     work: impl FnOnce() -> Result<R, Error>,
@@ -382,7 +445,7 @@ pub(super) fn stoppable<R>(
 
 /// Does `work` for each item, `jobs` at a time, in order of their beginning. The first error stops the rest and is
 /// returned.
-pub(super) fn in_parallel<T: Sync>(
+pub(crate) fn in_parallel<T: Sync>(
     items: &[T],
     jobs: usize,
     stop: &Stop,

@@ -2,7 +2,7 @@
 //! the digits of its digest. Documents below an index are `DIGITS.manifest.json`.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use coracle_codec::digest::Digest;
 use coracle_codec::oci::{Descriptor, Document, Limits, Unverified};
 
 use super::blob::Blob;
-use super::layout::{open_blob, parse, partial, publish, put_file, read_small, tidy};
+use super::layout::{open_blob, parse, partial, publish, put_file, put_new, read_small, tidy};
 use super::{Destination, Outcome, Source, Takes};
 use crate::Error;
 
@@ -86,6 +86,10 @@ impl Destination for DirDestination {
     fn put_blob(&self, blob: &Arc<Blob>) -> Result<Outcome, Error> {
         let digest = &blob.descriptor.digest;
         put_file(blob, &self.path.join(digits(digest)), &partial(&self.path, digest))
+    }
+
+    fn put_new(&self, make: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>) -> Result<Option<(Digest, u64)>, Error> {
+        put_new(&self.path, make).map(Some)
     }
 
     fn put_document(&self, document: &Document) -> Result<(), Error> {

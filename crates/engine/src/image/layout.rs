@@ -5,8 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coracle_codec::digest::Digest;
-use coracle_codec::oci::{Descriptor, Document, Limits, Unverified, media_type};
+use coracle_codec::digest::{Digest, Hashing};
+use coracle_codec::oci::{Descriptor, Document, Limits, Unverified, Verified, media_type};
 use coracle_sys::publish::Pending;
 use coracle_sys::resume::{FolderLock, Resumable};
 use serde_json::{Value, json};
@@ -34,25 +34,17 @@ pub(super) fn choose(
     name: &str,
     limits: &Limits,
 ) -> Result<Descriptor, Error> {
-    let document = |error| Error::Document { image: name.to_owned(), error };
-    let raw = Unverified::new(index.to_vec()).identify();
-    let Document::Index(index) =
-        Document::parse(raw, Some(media_type::OCI_INDEX), limits).map_err(document)?
-    else {
-        return Err(Error::BadImage { image: name.to_owned(), reason: "index.json is no index".into() });
-    };
+    let entries = entries(index, name, limits)?;
     let label = |entry: &Descriptor| entry.annotations.get(REF_NAME).cloned();
     let found: Vec<&Descriptor> = match image {
-        None => index.manifests().iter().collect(),
-        Some(wanted) => index
-            .manifests()
+        None => entries.iter().collect(),
+        Some(wanted) => entries
             .iter()
             .filter(|entry| label(entry).as_deref() == Some(wanted) || entry.digest.to_string() == wanted)
             .collect(),
     };
     let names = || {
-        let names: Vec<String> = index
-            .manifests()
+        let names: Vec<String> = entries
             .iter()
             .map(|entry| label(entry).unwrap_or_else(|| entry.digest.to_string()))
             .collect();
@@ -133,15 +125,17 @@ pub(super) fn parse(
     wanted: &Descriptor,
     limits: &Limits,
 ) -> Result<Document, Error> {
-    let raw = Unverified::new(bytes).verify_sized(&wanted.digest, wanted.size).map_err(|mismatch| {
-        Error::WrongBlob {
-            image: name.to_owned(),
-            what: format!("manifest {}", wanted.digest).into(),
-            mismatch,
-        }
-    })?;
-    Document::parse(raw, Some(&wanted.media_type), limits)
+    Document::parse(compared(name, bytes, wanted)?, Some(&wanted.media_type), limits)
         .map_err(|error| Error::Document { image: name.to_owned(), error })
+}
+
+/// Compares the bytes of a document.
+pub(super) fn compared(name: &str, bytes: Vec<u8>, wanted: &Descriptor) -> Result<Verified, Error> {
+    Unverified::new(bytes).verify_sized(&wanted.digest, wanted.size).map_err(|mismatch| Error::WrongBlob {
+        image: name.to_owned(),
+        what: format!("manifest {}", wanted.digest).into(),
+        mismatch,
+    })
 }
 
 impl Source for LayoutSource {
@@ -162,6 +156,70 @@ impl Source for LayoutSource {
 
     fn open_blob(&self, wanted: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send>, Error> {
         open_blob(&self.path.join(blob_path(&wanted.digest)), offset)
+    }
+
+    fn raw_document(&self, wanted: &Descriptor) -> Result<Verified, Error> {
+        let bytes = read_small(&self.path.join(blob_path(&wanted.digest)), self.limits.manifest_bytes)?;
+        compared(&self.name, bytes, wanted)
+    }
+
+    fn tagged(&self, tag: &str) -> Result<Option<Document>, Error> {
+        let index = read_small(&self.path.join("index.json"), self.limits.manifest_bytes)?;
+        tagged(self, &index, tag, &self.limits)
+    }
+
+    fn referrers(&self, subject: &Digest, artifact_type: &str) -> Result<Vec<Descriptor>, Error> {
+        let index = read_small(&self.path.join("index.json"), self.limits.manifest_bytes)?;
+        referrers(self, &index, subject, artifact_type, &self.limits)
+    }
+}
+
+/// The document that `index.json` names `tag`.
+pub(super) fn tagged(
+    source: &dyn Source,
+    index: &[u8],
+    tag: &str,
+    limits: &Limits,
+) -> Result<Option<Document>, Error> {
+    let entries = entries(index, source.name(), limits)?;
+    let named = |entry: &&Descriptor| entry.annotations.get(REF_NAME).map(String::as_str) == Some(tag);
+    entries.iter().find(named).map(|entry| source.document(entry)).transpose()
+}
+
+/// The artifacts of a layout that are about `subject`.
+pub(super) fn referrers(
+    source: &dyn Source,
+    index: &[u8],
+    subject: &Digest,
+    artifact_type: &str,
+    limits: &Limits,
+) -> Result<Vec<Descriptor>, Error> {
+    let mut found = Vec::new();
+    for entry in entries(index, source.name(), limits)? {
+        let other = entry.artifact_type.as_deref().is_some_and(|kind| kind != artifact_type);
+        if other || entry.media_type != media_type::OCI_MANIFEST {
+            continue;
+        }
+        let document = source.document(&entry)?;
+        let described = document.descriptor();
+        if document.subject().is_some_and(|of| of.digest == *subject)
+            && described.artifact_type.as_deref() == Some(artifact_type)
+            && !found.contains(&described)
+        {
+            found.push(described);
+        }
+    }
+    Ok(found)
+}
+
+fn entries(index: &[u8], name: &str, limits: &Limits) -> Result<Vec<Descriptor>, Error> {
+    let raw = Unverified::new(index.to_vec()).identify();
+    match Document::parse(raw, Some(media_type::OCI_INDEX), limits) {
+        Ok(Document::Index(index)) => Ok(index.manifests().to_vec()),
+        Ok(Document::Manifest(_)) => {
+            Err(Error::BadImage { image: name.to_owned(), reason: "index.json is no index".into() })
+        }
+        Err(error) => Err(Error::Document { image: name.to_owned(), error }),
     }
 }
 
@@ -253,6 +311,24 @@ pub(super) fn put_file(blob: &Blob, to: &Path, partial: &Path) -> Result<Outcome
     }
 }
 
+/// Puts what `make` writes into `folder` under the digits of its digest.
+pub(super) fn put_new(
+    folder: &Path,
+    make: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>,
+) -> Result<(Digest, u64), Error> {
+    let fail = |error| Error::Write { path: folder.to_owned(), error };
+    let pending = Pending::create(&folder.join(".coracle-new")).map_err(fail)?;
+    let mut out = Hashing::new(io::BufWriter::with_capacity(1 << 18, pending));
+    make(&mut out)?;
+    out.flush().map_err(fail)?;
+    let (out, digest, size) = out.finish();
+    let pending = out.into_inner().map_err(|e| fail(e.into_error()))?;
+    let name = digest.to_string();
+    let name = name.rsplit(':').next().unwrap_or_default();
+    pending.publish_as(std::ffi::OsStr::new(name)).map_err(fail)?;
+    Ok((digest, size))
+}
+
 /// Removes the folder of half-written blobs if it is empty, which it is unless another process works here.
 pub(super) fn tidy(folder: &Path) {
     let _ = fs::remove_dir(folder.join(PARTIAL));
@@ -271,6 +347,10 @@ impl Destination for LayoutDestination {
     fn put_blob(&self, blob: &Arc<Blob>) -> Result<Outcome, Error> {
         let digest = &blob.descriptor.digest;
         put_file(blob, &self.path.join(blob_path(digest)), &partial(&self.path, digest))
+    }
+
+    fn put_new(&self, make: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>) -> Result<Option<(Digest, u64)>, Error> {
+        put_new(&self.path.join("blobs/sha256"), make).map(Some)
     }
 
     fn put_document(&self, document: &Document) -> Result<(), Error> {

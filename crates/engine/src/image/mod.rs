@@ -19,26 +19,27 @@
 //! (`blob`), and a destination publishes a blob only after the last byte of it was compared.
 
 mod archive;
-mod blob;
-mod compressed;
+pub(crate) mod blob;
+pub(crate) mod compressed;
 pub mod copy;
 mod daemon;
 mod dir;
 mod docker_archive;
-mod layout;
+pub(crate) mod layout;
 mod name;
 mod oci_archive;
-mod open;
-mod registry;
-mod rootfs;
+pub(crate) mod open;
+pub(crate) mod registry;
+pub(crate) mod rootfs;
 pub mod show;
-mod stop;
+pub(crate) mod stop;
 mod storage;
 
-use std::io::{Cursor, Read};
+use std::io::{Cursor, Read, Write};
 use std::sync::Arc;
 
-use coracle_codec::oci::{Descriptor, Document, ImageConfig, Limits, Manifest, Repository, Unverified};
+use coracle_codec::digest::Digest;
+use coracle_codec::oci::{Descriptor, Document, ImageConfig, Limits, Manifest, Repository, Unverified, Verified};
 
 pub use name::{ImageName, Transport};
 pub use open::Environment;
@@ -71,6 +72,29 @@ pub(crate) trait Source: Send + Sync {
     /// The repository that blobs could be mounted from.
     fn repository(&self) -> Option<Repository> {
         None
+    }
+
+    /// The document under another tag at the same place; `None` if it is known that there is none.
+    fn tagged(&self, tag: &str) -> Result<Option<Document>, Error> {
+        let _ = tag;
+        Ok(None)
+    }
+
+    /// The bytes of a document that may be none we know, compared with its descriptor.
+    fn raw_document(&self, wanted: &Descriptor) -> Result<Verified, Error> {
+        Ok(self.document(wanted)?.raw().clone())
+    }
+
+    /// The document with this digest, whatever its size; `None` if it is known that there is none.
+    fn known(&self, digest: &Digest) -> Result<Option<Document>, Error> {
+        let _ = digest;
+        Ok(None)
+    }
+
+    /// What is there that says it is about `subject`, of one artifact type. Empty means that there is nothing.
+    fn referrers(&self, subject: &Digest, artifact_type: &str) -> Result<Vec<Descriptor>, Error> {
+        let _ = (subject, artifact_type);
+        Ok(Vec::new())
     }
 
     /// Tells that a blob had wrong bytes; `true` if there is another place to try.
@@ -111,6 +135,20 @@ pub(crate) trait Destination: Send + Sync {
     /// What it can hold.
     fn takes(&self) -> Takes;
 
+    /// Tells what is coming, before the first blob: the root and the documents below it. Places that are read from
+    /// front to back put them there.
+    fn announce(&self, root: &Document, below: &[Document]) -> Result<(), Error> {
+        let _ = (root, below);
+        Ok(())
+    }
+
+    /// Puts a blob whose digest is known only when it has been made: `make` writes it, and fails if it is not what it
+    /// should be. `None` if this place has to know the digest before; nothing was called then.
+    fn put_new(&self, make: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>) -> Result<Option<(Digest, u64)>, Error> {
+        let _ = make;
+        Ok(None)
+    }
+
     /// Puts a blob, if it is not there. Compares it.
     fn put_blob(&self, blob: &Arc<Blob>) -> Result<Outcome, Error>;
 
@@ -133,7 +171,7 @@ pub(crate) fn small_blob(
     wanted: &Descriptor,
     what: &'static str,
     limit: u64,
-) -> Result<coracle_codec::oci::Verified, Error> {
+) -> Result<Verified, Error> {
     if wanted.size > limit {
         let error = coracle_codec::oci::Error::TooLarge { what, actual: wanted.size, limit };
         return Err(Error::Document { image: source.name().to_owned(), error });

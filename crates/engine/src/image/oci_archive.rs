@@ -1,10 +1,12 @@
-//! `oci-archive:`: an OCI image layout in a tar.
+//! `oci-archive:`: an OCI image layout in a tar. What is written has index and manifests in front, so that it can be
+//! used while it comes through a pipe.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coracle_codec::oci::{Descriptor, Document, Limits};
+use coracle_codec::digest::Digest;
+use coracle_codec::oci::{Descriptor, Document, Limits, Verified};
 use coracle_codec::tar::write::{END, Member, padding};
 
 use super::archive::TarFiles;
@@ -58,6 +60,18 @@ impl Source for ArchiveSource {
             Some(reader) => Ok(Box::new(reader)),
             None => Err(self.missing(&path)),
         }
+    }
+
+    fn raw_document(&self, wanted: &Descriptor) -> Result<Verified, Error> {
+        super::layout::compared(&self.name, self.bytes(&blob_path(&wanted.digest))?, wanted)
+    }
+
+    fn tagged(&self, tag: &str) -> Result<Option<Document>, Error> {
+        super::layout::tagged(self, &self.bytes("index.json")?, tag, &self.limits)
+    }
+
+    fn referrers(&self, subject: &Digest, artifact_type: &str) -> Result<Vec<Descriptor>, Error> {
+        super::layout::referrers(self, &self.bytes("index.json")?, subject, artifact_type, &self.limits)
     }
 }
 
@@ -125,6 +139,8 @@ pub(crate) struct ArchiveDestination {
     name: String,
     image: Option<String>,
     tar: Mutex<TarOutput>,
+    /// The root, once it stands in the archive.
+    announced: Mutex<Option<Digest>>,
 }
 
 impl ArchiveDestination {
@@ -141,6 +157,7 @@ impl ArchiveDestination {
             name: name.to_owned(),
             image: image.map(str::to_owned),
             tar: Mutex::new(tar),
+            announced: Mutex::new(None),
         })
     }
 }
@@ -157,18 +174,30 @@ impl Destination for ArchiveDestination {
         Ok(Outcome::Copied)
     }
 
-    fn put_document(&self, document: &Document) -> Result<(), Error> {
+    fn announce(&self, root: &Document, below: &[Document]) -> Result<(), Error> {
+        let index = with_entry(None, root, self.image.as_deref())
+            .map_err(|reason| Error::BadImage { image: self.name.clone(), reason })?;
         let mut tar = self.tar.lock().unwrap_or_else(PoisonError::into_inner);
-        tar.member(&blob_path(&document.digest()), document.raw().as_bytes())
+        tar.member("oci-layout", MARKER.as_bytes())?;
+        tar.member("index.json", &index)?;
+        for document in [root].into_iter().chain(below) {
+            tar.member(&blob_path(&document.digest()), document.raw().as_bytes())?;
+        }
+        *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = Some(root.digest());
+        Ok(())
+    }
+
+    /// They stand in the archive since [`Destination::announce`].
+    fn put_document(&self, _: &Document) -> Result<(), Error> {
+        Ok(())
     }
 
     fn finish(self: Box<Self>, root: &Document) -> Result<(), Error> {
-        self.put_document(root)?;
-        let index = with_entry(None, root, self.image.as_deref())
-            .map_err(|reason| Error::BadImage { image: self.name.clone(), reason })?;
-        let mut tar = self.tar.into_inner().unwrap_or_else(PoisonError::into_inner);
-        tar.member("index.json", &index)?;
-        tar.member("oci-layout", MARKER.as_bytes())?;
-        tar.publish()
+        let announced = self.announced.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if announced != Some(root.digest()) {
+            let reason = "the archive was begun for another image".to_owned();
+            return Err(Error::BadImage { image: self.name, reason });
+        }
+        self.tar.into_inner().unwrap_or_else(PoisonError::into_inner).publish()
     }
 }

@@ -39,7 +39,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    pub(super) fn source(
+    pub(crate) fn source(
         &self,
         name: &ImageName,
         stop: &Stop,
@@ -78,7 +78,7 @@ impl Environment {
         })
     }
 
-    pub(super) fn destination(
+    pub(crate) fn destination(
         &self,
         name: &ImageName,
         stop: &Stop,
@@ -117,7 +117,7 @@ impl Environment {
         })
     }
 
-    fn wire(&self, stop: &Stop) -> Wire {
+    pub(crate) fn wire(&self, stop: &Stop) -> Wire {
         Wire { client: self.client.clone(), runtime: self.runtime.clone(), stop: stop.clone() }
     }
 

@@ -5,7 +5,9 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use coracle_codec::oci::{Descriptor, Document, Limits, Reference, Repository, Version};
+use coracle_codec::artifact::Artifact;
+use coracle_codec::digest::Digest;
+use coracle_codec::oci::{Descriptor, Document, Limits, Reference, Repository, Verified, Version};
 use coracle_registry::{BlobStream, Client, Content, PushOptions, Pushed};
 use tokio::runtime::Handle;
 
@@ -13,6 +15,7 @@ use super::blob::Blob;
 use super::stop::Stop;
 use super::{Destination, Outcome, Source, Takes};
 use crate::Error;
+use crate::artifact::Board;
 
 /// Asynchronous calls from blocking threads, which end when the work is stopped.
 #[derive(Debug, Clone)]
@@ -23,7 +26,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    fn wait<T>(
+    pub(crate) fn wait<T>(
         &self,
         context: &str,
         call: impl Future<Output = Result<T, coracle_registry::Error>>,
@@ -56,10 +59,22 @@ pub(crate) struct RegistrySource {
     pub(crate) wire: Wire,
     pub(crate) reference: Reference,
     pub(crate) limits: Limits,
-    pub(crate) hosts: std::sync::Mutex<std::collections::HashMap<coracle_codec::digest::Digest, String>>,
+    pub(crate) hosts: std::sync::Mutex<std::collections::HashMap<Digest, String>>,
 }
 
 impl RegistrySource {
+    /// `None` if the registry says that there is none.
+    fn fetch_if_there(&self, reference: &Reference) -> Result<Option<Document>, Error> {
+        match self.fetch(reference, None) {
+            Err(Error::Registry { error, .. })
+                if matches!(*error, coracle_registry::Error::NotFound { .. }) =>
+            {
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
+    }
+
     fn fetch(&self, reference: &Reference, media_type: Option<&str>) -> Result<Document, Error> {
         let fetched = self.wire.wait(&self.name, self.wire.client.manifest(reference))?;
         let media_type = media_type.or(fetched.media_type.as_deref());
@@ -117,6 +132,26 @@ impl Source for RegistrySource {
             name: self.name.clone(),
             piece: Bytes::new(),
         }))
+    }
+
+    fn raw_document(&self, wanted: &Descriptor) -> Result<Verified, Error> {
+        let reference = self.reference.repository().with_digest(wanted.digest);
+        Ok(self.wire.wait(&self.name, self.wire.client.manifest(&reference))?.raw)
+    }
+
+    fn tagged(&self, tag: &str) -> Result<Option<Document>, Error> {
+        let Some(reference) = self.reference.repository().with_tag(tag) else { return Ok(None) };
+        self.fetch_if_there(&reference)
+    }
+
+    fn known(&self, digest: &Digest) -> Result<Option<Document>, Error> {
+        self.fetch_if_there(&self.reference.repository().with_digest(*digest))
+    }
+
+    fn referrers(&self, subject: &Digest, artifact_type: &str) -> Result<Vec<Descriptor>, Error> {
+        let repository = self.reference.repository();
+        let call = self.wire.client.referrers(repository, subject, Some(artifact_type));
+        Ok(self.wire.wait(&self.name, call)?.descriptors)
     }
 
     fn repository(&self) -> Option<Repository> {
@@ -211,6 +246,14 @@ impl Destination for RegistryDestination {
 
 impl RegistryDestination {
     fn push(&self, version: &Version, document: &Document) -> Result<(), Error> {
+        if let Document::Manifest(manifest) = document
+            && Artifact::dialect_of(manifest).is_some()
+        {
+            let (name, wire) = (self.name.as_str(), self.wire.clone());
+            let limits = self.wire.client.settings().limits;
+            let repository = self.reference.repository();
+            return Board { name, wire, repository, limits: &limits }.refer(version, document);
+        }
         let (client, repository) = (&self.wire.client, self.reference.repository());
         self.wire.wait(&self.name, async {
             // A document about another one has to be found from there.

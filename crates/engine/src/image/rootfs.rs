@@ -216,15 +216,15 @@ impl Source for RootfsSource {
 }
 
 /// Another handle of an unnamed file.
-pub(super) fn reopen(file: &File, name: &str) -> Result<File, Error> {
+pub(crate) fn reopen(file: &File, name: &str) -> Result<File, Error> {
     file.try_clone().map_err(|error| Error::ReadBlob { image: name.to_owned(), what: "layer".into(), error })
 }
 
 /// Reads a file from an offset without moving the position that its handles share.
 #[derive(Debug)]
-pub(super) struct FileFrom {
-    pub(super) file: File,
-    pub(super) offset: u64,
+pub(crate) struct FileFrom {
+    pub(crate) file: File,
+    pub(crate) offset: u64,
 }
 
 impl Read for FileFrom {

@@ -18,6 +18,9 @@ use crate::{ReadAt, Section};
 pub enum Sources<'a> {
     /// The old archives, uncompressed, in order of extraction.
     Archives(&'a [&'a dyn ReadAt]),
+    /// Archives, uncompressed, in any order and more than are needed, with digests that the caller has compared: they
+    /// are not read for that again.
+    Known(&'a [(Digest, &'a dyn ReadAt)]),
     /// The tree that their extraction leaves.
     Tree(&'a dyn Source),
 }
@@ -26,6 +29,7 @@ impl std::fmt::Debug for Sources<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Sources::Archives(_) => "Sources::Archives",
+            Sources::Known(_) => "Sources::Known",
             Sources::Tree(_) => "Sources::Tree",
         })
     }
@@ -102,12 +106,28 @@ impl<'a> Base<'a> {
                 }
                 Ok(Base::Archives(old))
             }
+            (Origin::Archives(wanted), Sources::Known(known)) => {
+                let mut given = Vec::with_capacity(wanted.len());
+                for (i, wanted) in wanted.iter().enumerate() {
+                    let found = known.iter().find(|(digest, archive)| {
+                        *digest == wanted.digest && archive.size() == wanted.size
+                    });
+                    let missing = Error::MissingSource { number: i + 1, wanted: wanted.digest };
+                    given.push(found.ok_or(missing)?.1);
+                }
+                Old::members(&given, limits.tar, observer).map(Base::Archives).map_err(failed)
+            }
             (Origin::Archives(_), Sources::Tree(_)) => Err(Error::NeedsArchives),
             (Origin::Tree(tree), sources) => {
                 let source = match sources {
                     Sources::Tree(source) => Files::Given(source),
                     Sources::Archives(archives) => {
                         let source = TarSource::new(archives.to_vec(), limits.tar, observer);
+                        Files::Archives(source.map_err(failed)?)
+                    }
+                    Sources::Known(known) => {
+                        let archives = known.iter().map(|(_, archive)| *archive).collect();
+                        let source = TarSource::new(archives, limits.tar, observer);
                         Files::Archives(source.map_err(failed)?)
                     }
                 };

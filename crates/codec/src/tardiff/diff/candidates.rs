@@ -33,6 +33,7 @@ pub(super) fn sources<'a>(tree: &'a Tree, old: &[&'a dyn ReadAt], options: &Opti
     };
     let allowed = |path: &[u8]| {
         path.len() as u64 <= MAX_PATH
+            && (!options.utf8_names || std::str::from_utf8(path).is_ok())
             && !options.ignore_prefixes.iter().any(|p| below(path, p))
             && (options.source_prefixes.is_empty() || options.source_prefixes.iter().any(|p| below(path, p)))
     };

@@ -66,6 +66,8 @@ pub struct Options {
     pub source_prefixes: Vec<Vec<u8>>,
     /// Old files below these paths are no sources.
     pub ignore_prefixes: Vec<Vec<u8>>,
+    /// Use old files with names in UTF-8 alone: some readers refuse others.
+    pub utf8_names: bool,
     /// Bounds for the archives.
     pub limits: tar::Limits,
 }
@@ -98,6 +100,7 @@ impl Options {
             any_mode: false,
             source_prefixes: Vec::new(),
             ignore_prefixes: Vec::new(),
+            utf8_names: false,
             limits: tar::Limits::default(),
         }
     }
@@ -140,7 +143,23 @@ pub fn diff(
 ) -> Result<Report, DiffError> {
     let merge = MergeOptions { apply_whiteouts: options.apply_whiteouts, hash: true, limits: options.limits };
     let tree = Tree::merge(old, merge, observer)?;
-    let sources = candidates::sources(&tree, old, options);
+    diff_from(&tree, old, new, out, options, observer)
+}
+
+/// As [`diff`], with `old` merged before: for several new archives. `tree` is what [`Tree::merge`] makes of `old` with
+/// hashes; [`Options::apply_whiteouts`] then means nothing.
+///
+/// # Errors
+/// As [`diff`].
+pub fn diff_from(
+    tree: &Tree,
+    old: &[&dyn ReadAt],
+    new: &dyn ReadAt,
+    out: &mut impl Write,
+    options: &Options,
+    observer: &dyn Observer,
+) -> Result<Report, DiffError> {
+    let sources = candidates::sources(tree, old, options);
     let scan = scan::scan(new, &sources, options, observer)?;
     let planner = candidates::Planner::new(&sources, &scan, options, observer)?;
     let (ops, stream_bytes, files) = emit::emit(new, &scan, &planner, out, options, observer)?;

@@ -1,0 +1,283 @@
+//! Which delta to apply: the one that was named, one of a list, or one that is found beside the target.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use coracle_codec::artifact::{Artifact, DELTA_INDEX, Dialect, LayerSource, Target, annotation, flatpak};
+use coracle_codec::digest::Digest;
+use coracle_codec::oci::{Descriptor, Document, ImageConfig, Index, Manifest, Platform};
+
+use super::{Base, Work};
+use crate::Error;
+use crate::artifact::layers::Image;
+use crate::image::copy::choose;
+use crate::image::{Source, small_blob};
+
+/// A target with all that leads to it.
+pub(super) struct Wanted {
+    /// The delta as named.
+    pub(super) name: String,
+    /// Where the delta's content is.
+    pub(super) source: Arc<dyn Source>,
+    pub(super) target: Target,
+    pub(super) dialect: Dialect,
+    /// Digest of the delta's manifest.
+    pub(super) delta: Digest,
+    /// The config that the source must have, if the delta says.
+    pub(super) source_config: Option<Digest>,
+    /// For each layer of the target where it comes from.
+    pub(super) contents: Vec<Content>,
+    pub(super) notes: Vec<String>,
+    /// Bytes of layers made by deltas.
+    pub(super) rebuilt: AtomicU64,
+}
+
+/// Where a layer comes from.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    /// The source has it.
+    Source,
+    /// This content makes it, or is it; which of the two only its bytes tell.
+    Delta {
+        blob: Descriptor,
+        /// Bytes of the uncompressed layer, if declared.
+        size: Option<u64>,
+        /// The old layer up to which old files are used; `None` for all.
+        from: Option<Digest>,
+    },
+    /// It is fetched from where the target is.
+    Target(Descriptor),
+}
+
+impl Content {
+    /// Bytes that are read for it.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Content::Source => 0,
+            Content::Delta { blob, .. } | Content::Target(blob) => blob.size,
+        }
+    }
+}
+
+impl Work<'_> {
+    /// Finds the delta.
+    pub(super) fn find(&self, base: Option<&Image>) -> Result<Wanted, Error> {
+        let source = self.environment.source(&self.request.delta, self.stop, self.context)?;
+        let root = source.root()?;
+        match &root {
+            Document::Index(index) if lists_deltas(index) => {
+                let found = self.of_list(&source, index, base)?;
+                self.pair(&source, &found)
+            }
+            Document::Manifest(manifest) if !manifest.is_image() => self.pair(&source, manifest),
+            _ => {
+                let platform = self.platform(base);
+                let (document, _) = choose(source.as_ref(), root.clone(), &platform, &self.environment.limits)?;
+                let target = Image::of(Arc::clone(&source), document, self.environment)?;
+                self.beside(&target, base)
+            }
+        }
+        .and_then(|wanted| self.fits(wanted, base))
+    }
+
+    fn platform(&self, base: Option<&Image>) -> Platform {
+        let asked = self.request.platform.clone();
+        let same = base.and_then(|base| base.config.platform().cloned());
+        asked.or(same).unwrap_or_else(|| self.environment.host.clone())
+    }
+
+    /// Refuses a delta that starts from another image.
+    fn fits(&self, wanted: Wanted, base: Option<&Image>) -> Result<Wanted, Error> {
+        if let (Some(expected), Some(base)) = (wanted.source_config, base) {
+            let actual = base.config.raw().digest();
+            if expected != actual {
+                let base = base.source.name().to_owned();
+                return Err(Error::WrongBase { delta: wanted.name, wanted: expected, base, actual });
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// The delta of a list that fits: for the platform, from the source, in the form that is smallest.
+    fn of_list(&self, source: &Arc<dyn Source>, index: &Index, base: Option<&Image>) -> Result<Manifest, Error> {
+        let platform = self.platform(base);
+        let mut fitting: Vec<&Descriptor> = index
+            .manifests()
+            .iter()
+            .filter(|entry| dialect(entry).is_some_and(|dialect| self.can_read(dialect)))
+            .filter(|entry| entry.platform.as_ref().is_none_or(|other| other.fits(&platform).is_some()))
+            .collect();
+        if let Some(base) = base {
+            let config = base.config.raw().digest().to_string();
+            fitting.retain(|entry| source_config(entry).is_none_or(|source| source == config));
+        }
+        fitting.sort_by_key(|entry| size(entry));
+        let Some(entry) = fitting.first() else {
+            let kinds: Vec<String> = index
+                .manifests()
+                .iter()
+                .map(|entry| {
+                    let platform = entry.platform.as_ref().map(ToString::to_string).unwrap_or_default();
+                    let kind = dialect(entry).map_or("other", Dialect::name);
+                    format!("{kind} {platform} from {}", source_config(entry).unwrap_or_default())
+                })
+                .collect();
+            return Err(Error::NoDelta {
+                image: source.name().to_owned(),
+                base: self.request.base.to_string(),
+                reason: format!("the list has {}", kinds.join(", ")),
+            });
+        };
+        match source.document(entry)? {
+            Document::Manifest(manifest) => Ok(manifest),
+            Document::Index(_) => {
+                let reason = "its list of deltas leads to another list".to_owned();
+                Err(Error::BadImage { image: source.name().to_owned(), reason })
+            }
+        }
+    }
+
+    /// Native deltas need old archives, which an extracted tree does not have.
+    fn can_read(&self, dialect: Dialect) -> bool {
+        dialect != Dialect::Coracle || matches!(self.request.base, Base::Image(_))
+    }
+
+    /// A delta between two images, with the documents that it holds.
+    fn pair(&self, source: &Arc<dyn Source>, manifest: &Manifest) -> Result<Wanted, Error> {
+        let name = source.name().to_owned();
+        let bad = |error| Error::Artifact { image: name.clone(), error };
+        let artifact = Artifact::parse(manifest).map_err(bad)?;
+        let limits = &self.environment.limits;
+        let raw = small_blob(source.as_ref(), &artifact.target_manifest, "target manifest", limits.manifest_bytes)?;
+        let media = Some(artifact.target_manifest.media_type.as_str());
+        let document = |error| Error::Document { image: name.clone(), error };
+        let target = match Document::parse(raw, media, limits).map_err(document)? {
+            Document::Manifest(target) if target.is_image() => target,
+            _ => {
+                let reason = "the target in the delta is no image".to_owned();
+                return Err(Error::BadImage { image: name, reason });
+            }
+        };
+        let raw = small_blob(source.as_ref(), &artifact.target_config, "target config", limits.config_bytes)?;
+        let config = ImageConfig::parse(raw, limits).map_err(document)?;
+        let target = Target::new(&artifact, target, config).map_err(bad)?;
+        if let Some(asked) = &self.request.platform
+            && let Some(has) = target.config.platform()
+            && has.fits(asked).is_none()
+        {
+            return Err(Error::NoPlatform { image: name, wanted: Box::new(asked.clone()), has: vec![has.to_string()] });
+        }
+        let contents = target.layers.iter().map(|layer| match layer {
+            LayerSource::Source => Content::Source,
+            LayerSource::Artifact(number) => {
+                let layer = &artifact.layers[*number];
+                Content::Delta { blob: layer.blob.clone(), size: layer.uncompressed_size, from: None }
+            }
+        });
+        Ok(Wanted {
+            name,
+            source: Arc::clone(source),
+            dialect: artifact.dialect,
+            delta: manifest.digest(),
+            source_config: Some(artifact.source_config),
+            contents: contents.collect(),
+            target,
+            notes: Vec::new(),
+            rebuilt: AtomicU64::new(0),
+        })
+    }
+
+    /// A delta that is listed for the target where the target is.
+    fn beside(&self, target: &Image, base: Option<&Image>) -> Result<Wanted, Error> {
+        let digest = target.manifest.digest();
+        let base_config = base.map(|base| base.config.raw().digest().to_string());
+        let mut found: Vec<Descriptor> = Vec::new();
+        for dialect in [Dialect::Coracle, Dialect::OciDelta].into_iter().filter(|d| self.can_read(*d)) {
+            let Some(kind) = dialect.artifact_type() else { continue };
+            found.extend(target.source.referrers(&digest, kind)?);
+        }
+        let all = found.len();
+        if let Some(config) = &base_config {
+            found.retain(|entry| source_config(entry).as_ref() == Some(config));
+        }
+        found.sort_by_key(size);
+        if let Some(entry) = found.first() {
+            return match target.source.document(entry)? {
+                Document::Manifest(manifest) => self.pair(&target.source, &manifest),
+                Document::Index(_) => {
+                    let reason = format!("{} is listed as a delta and is none", entry.digest);
+                    Err(Error::BadImage { image: target.source.name().to_owned(), reason })
+                }
+            };
+        }
+        let layers = self.layer_deltas(target)?;
+        let have = |diff_id: &Digest| base.is_some_and(|base| base.config.diff_ids().contains(diff_id));
+        let (mut contents, mut used) = (Vec::new(), 0);
+        for (layer, diff_id) in target.manifest.layers().iter().zip(target.config.diff_ids()) {
+            let fitting = layers.iter().filter(|delta| delta.to == *diff_id && have(&delta.from));
+            contents.push(match fitting.min_by_key(|delta| delta.blob.size) {
+                _ if have(diff_id) => Content::Source,
+                Some(delta) => {
+                    used += 1;
+                    let (blob, size) = (delta.blob.clone(), delta.uncompressed_size);
+                    Content::Delta { blob, size, from: Some(delta.from) }
+                }
+                None => Content::Target(layer.clone()),
+            });
+        }
+        if used == 0 {
+            let reason = match all {
+                0 if layers.is_empty() => "there are no deltas for it".to_owned(),
+                _ => format!("{} deltas start from others", all + layers.len()),
+            };
+            let base = self.request.base.to_string();
+            return Err(Error::NoDelta { image: target.source.name().to_owned(), base, reason });
+        }
+        Ok(Wanted {
+            name: target.source.name().to_owned(),
+            source: Arc::clone(&target.source),
+            dialect: Dialect::Flatpak,
+            delta: digest,
+            source_config: None,
+            contents,
+            target: Target {
+                manifest: target.manifest.clone(),
+                config: target.config.clone(),
+                layers: Vec::new(),
+            },
+            notes: Vec::new(),
+            rebuilt: AtomicU64::new(0),
+        })
+    }
+
+    /// What `_deltaindex` has for the target.
+    fn layer_deltas(&self, target: &Image) -> Result<Vec<flatpak::LayerDelta>, Error> {
+        let source = target.source.as_ref();
+        let Some(Document::Index(index)) = source.tagged(DELTA_INDEX)? else { return Ok(Vec::new()) };
+        let digest = target.manifest.digest();
+        let Some(entry) = flatpak::entry(&index, &digest) else { return Ok(Vec::new()) };
+        let raw = source.raw_document(entry)?;
+        flatpak::parse(&raw, &digest, &self.environment.limits)
+            .map_err(|error| Error::Artifact { image: source.name().to_owned(), error })
+    }
+}
+
+/// The dialect that an entry of a list says it has.
+fn dialect(entry: &Descriptor) -> Option<Dialect> {
+    entry.artifact_type.as_deref().and_then(Dialect::of_artifact_type)
+}
+
+fn lists_deltas(index: &Index) -> bool {
+    index.manifests().iter().any(|entry| dialect(entry).is_some())
+}
+
+/// The config of the source of an entry.
+fn source_config(entry: &Descriptor) -> Option<String> {
+    let keys = ["io.github.containers.delta.source-config", "dev.coracle.delta.source-config"];
+    keys.iter().find_map(|key| entry.annotations.get(*key)).cloned()
+}
+
+/// What an entry says an update fetches; those that do not say come last.
+fn size(entry: &Descriptor) -> u64 {
+    entry.annotations.get(annotation::SIZE).and_then(|size| size.parse().ok()).unwrap_or(u64::MAX)
+}

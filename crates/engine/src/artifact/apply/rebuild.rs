@@ -1,0 +1,355 @@
+//! Layers: made by deltas, taken whole, or found in the source.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use coracle_codec::ReadAt;
+use coracle_codec::artifact::Payload;
+use coracle_codec::compress::{Compression, GzipWriter, ZstdWriter, ZstdWriterOptions};
+use coracle_codec::digest::{Digest, Hashing};
+use coracle_codec::native::{self, Sources};
+use coracle_codec::observe::Observer;
+use coracle_codec::oci::{Descriptor, LayerCompression};
+use coracle_codec::source::{MergeError, MergeOptions, Source, TarSource, Tree};
+use coracle_codec::tardiff;
+use coracle_sys::spool::spool_file;
+
+use super::find::{Content, Wanted};
+use super::{From, How, Ready, Work, blob, layer_type};
+use crate::artifact::layers::{Checked, Image, Layers, decode};
+use crate::artifact::ostree;
+use crate::image::Destination;
+use crate::image::blob::Blob;
+use crate::image::stop::Stop;
+use crate::input::Archive;
+use crate::source::TreeSource;
+use crate::{Context, Error};
+
+/// Level of zstd for layers that are made anew: most of what level 19 saves, at a tenth of its time.
+const ZSTD_LEVEL: i32 = 9;
+
+/// Old files.
+pub(super) enum Old {
+    Image { image: Image, layers: Layers },
+    Tree(TreeSource),
+    Ostree(ostree::Tree),
+}
+
+/// The merged tree of old layers.
+pub(super) fn merge(layers: &[Arc<Archive>], context: &Context<'_>) -> Result<Tree, Error> {
+    let bytes: Vec<&dyn ReadAt> = layers.iter().map(|archive| archive.bytes()).collect();
+    let options = MergeOptions { apply_whiteouts: true, hash: false, limits: Default::default() };
+    Tree::merge(&bytes, options, context.observer).map_err(|error| match error {
+        MergeError::Cancelled => Error::Cancelled,
+        MergeError::Tar { layer, error } => Error::tar(&layers[layer].path, error),
+    })
+}
+
+pub(super) struct Rebuilder<'a> {
+    pub(super) work: &'a Work<'a>,
+    pub(super) wanted: &'a Wanted,
+    pub(super) old: &'a Old,
+    pub(super) merged: Option<&'a Tree>,
+    pub(super) compression: LayerCompression,
+    pub(super) destination: &'a dyn Destination,
+}
+
+/// Stops codecs when the work is stopped.
+struct Watch<'a>(&'a Stop);
+
+impl Observer for Watch<'_> {
+    fn cancelled(&self) -> bool {
+        self.0.raised()
+    }
+}
+
+impl Rebuilder<'_> {
+    /// Makes or finds layer `number`.
+    pub(super) fn layer(&self, number: usize) -> Result<Ready, Error> {
+        let layer = &self.wanted.target.manifest.layers()[number];
+        let diff_id = self.wanted.target.config.diff_ids()[number];
+        match &self.wanted.contents[number] {
+            Content::Source => self.from_source(layer, &diff_id),
+            Content::Target(layer) => Ok(Ready {
+                descriptor: layer.clone(),
+                how: How::Fetched,
+                from: Some(From::Source(Arc::clone(&self.wanted.source))),
+            }),
+            Content::Delta { blob: content, size, from } => {
+                let blob = blob(
+                    &self.wanted.source,
+                    content,
+                    format!("content for layer {number}"),
+                    &self.work.progress,
+                );
+                let mut prefix = [0; Payload::PREFIX];
+                let mut start = Checked::open(&blob)?;
+                let n = read_full(&mut start, &mut prefix).map_err(|e| blob.unreadable(e))?;
+                match Payload::of_prefix(&prefix[..n]) {
+                    Payload::Layer => self.whole(layer, &blob, &diff_id),
+                    payload => {
+                        let making = Making { number, layer, blob: &blob, payload, size: *size, from: *from, diff_id };
+                        self.make(&making, prefix[..n].to_vec(), start)
+                    }
+                }
+            }
+        }
+    }
+
+    fn from_source(&self, layer: &Descriptor, diff_id: &Digest) -> Result<Ready, Error> {
+        if let Old::Image { image, .. } = self.old
+            && let Some(at) = image.config.diff_ids().iter().position(|other| other == diff_id)
+        {
+            let mut descriptor = image.manifest.layers()[at].clone();
+            descriptor.annotations.clear();
+            descriptor.media_type =
+                self.type_of(descriptor.layer_compression(), &self.wanted.target.manifest.media_type())?;
+            return Ok(Ready { descriptor, how: How::Source, from: Some(From::Source(Arc::clone(&image.source))) });
+        }
+        // Asked for: see `Request::partial`.
+        Ok(Ready { descriptor: layer.clone(), how: How::Left, from: None })
+    }
+
+    fn type_of(&self, compression: LayerCompression, manifest: &str) -> Result<String, Error> {
+        layer_type(manifest, compression).map(str::to_owned).map_err(|reason| Error::Unsupported {
+            image: self.work.request.destination.to_string(),
+            reason,
+        })
+    }
+
+    /// The layer itself as content: looked at before it is sent.
+    fn whole(&self, layer: &Descriptor, blob: &Blob, diff_id: &Digest) -> Result<Ready, Error> {
+        let limits = self.work.environment.archive_limits;
+        let fail = |error| Error::Write { path: "nowhere".into(), error };
+        let compression = decode(blob, diff_id, limits, &mut Hashing::new(io::sink()), fail)?;
+        let mut descriptor = layer.clone();
+        if blob.descriptor.digest != layer.digest {
+            let compression = match compression {
+                Compression::None => LayerCompression::None,
+                Compression::Zstd => LayerCompression::Zstd,
+                _ => LayerCompression::Gzip,
+            };
+            descriptor = Descriptor::new(
+                &self.type_of(compression, self.wanted.target.manifest.media_type())?,
+                blob.descriptor.digest,
+                blob.descriptor.size,
+            );
+        }
+        descriptor.size = blob.descriptor.size;
+        Ok(Ready { descriptor, how: How::Whole, from: Some(From::Source(Arc::clone(&blob.source))) })
+    }
+
+    /// Makes a layer from a delta, straight into the destination if that can take it.
+    fn make(&self, making: &Making<'_>, prefix: Vec<u8>, rest: Checked) -> Result<Ready, Error> {
+        let how = How::Delta(making.payload);
+        let media = self.type_of(self.compression, self.wanted.target.manifest.media_type())?;
+        let mut input = Some((prefix, rest));
+        let put = self.destination.put_new(&mut |out: &mut dyn Write| {
+            let Some((prefix, rest)) = input.take() else {
+                return Err(Error::SelfCheck("a layer was asked for twice".into()));
+            };
+            let fail = |error| Error::Write { path: self.work.request.destination.to_string().into(), error };
+            self.write(making, prefix, rest, out, &fail)
+        })?;
+        if let Some((digest, size)) = put {
+            return Ok(Ready { descriptor: Descriptor::new(&media, digest, size), how, from: None });
+        }
+        let Some((prefix, rest)) = input.take() else {
+            return Err(Error::SelfCheck("a layer went astray".into()));
+        };
+        let dir = &self.work.context.temp_dir;
+        let temporary = |error| Error::Temporary { dir: dir.clone(), error };
+        let file = spool_file(dir).map_err(temporary)?;
+        let mut out = Hashing::new(BufWriter::with_capacity(1 << 18, file));
+        self.write(making, prefix, rest, &mut out, &temporary)?;
+        out.flush().map_err(temporary)?;
+        let (out, digest, size) = out.finish();
+        let file: File = out.into_inner().map_err(|e| temporary(e.into_error()))?;
+        Ok(Ready { descriptor: Descriptor::new(&media, digest, size), how, from: Some(From::File(Arc::new(file))) })
+    }
+
+    /// Writes a layer, compressed as wanted, and compares it before the last byte is out.
+    fn write(
+        &self,
+        making: &Making<'_>,
+        prefix: Vec<u8>,
+        rest: Checked,
+        out: &mut dyn Write,
+        fail: &dyn Fn(io::Error) -> Error,
+    ) -> Result<(), Error> {
+        match self.compression {
+            LayerCompression::Gzip | LayerCompression::Unknown => {
+                let mut gzip = GzipWriter::new(out);
+                self.apply(making, prefix, rest, &mut gzip, fail)?;
+                gzip.finish().map_err(fail)?;
+            }
+            LayerCompression::Zstd => {
+                let options = ZstdWriterOptions { level: ZSTD_LEVEL, ..ZstdWriterOptions::default() };
+                let mut zstd = ZstdWriter::new(out, options).map_err(fail)?;
+                self.apply(making, prefix, rest, &mut zstd, fail)?;
+                zstd.finish().map_err(fail)?;
+            }
+            LayerCompression::None => self.apply(making, prefix, rest, out, fail)?,
+        }
+        Ok(())
+    }
+
+    /// Applies a delta and compares what comes out.
+    fn apply(
+        &self,
+        making: &Making<'_>,
+        prefix: Vec<u8>,
+        rest: Checked,
+        out: &mut dyn Write,
+        fail: &dyn Fn(io::Error) -> Error,
+    ) -> Result<(), Error> {
+        let watch = Watch(self.work.stop);
+        let whole = rest.clone();
+        let delta = BufReader::with_capacity(1 << 16, io::Cursor::new(prefix).chain(rest));
+        let mut out = Hashing::new(out);
+        let bound = making.bound(self.work.request.limits.max_output);
+        let result = match making.payload {
+            Payload::Native => {
+                let limits = native::Limits { max_output: bound, ..self.work.request.native_limits };
+                self.native(delta, &mut out, &limits, making, fail, &watch)
+            }
+            _ => {
+                let limits = tardiff::Limits { max_output: bound, ..self.work.request.limits };
+                self.tar_diff(delta, &mut out, &limits, making, fail, &watch)
+            }
+        };
+        // Wrong bytes are the reason for all that comes of them.
+        match result {
+            Err(error @ (Error::Cancelled | Error::Write { .. } | Error::Temporary { .. })) => return Err(error),
+            Err(error) => return Err(whole.finish(making.blob).err().unwrap_or(error)),
+            Ok(()) => whole.finish(making.blob)?,
+        }
+        let (_, actual, size) = out.finish();
+        self.wanted.rebuilt.fetch_add(size, Ordering::Relaxed);
+        if actual != making.diff_id {
+            return Err(Error::WrongLayer {
+                image: self.wanted.name.clone(),
+                layer: format!("layer {}", making.number),
+                expected: making.diff_id,
+                actual,
+            });
+        }
+        Ok(())
+    }
+
+    fn tar_diff(
+        &self,
+        delta: impl Read,
+        out: &mut impl Write,
+        limits: &tardiff::Limits,
+        making: &Making<'_>,
+        fail: &dyn Fn(io::Error) -> Error,
+        watch: &Watch<'_>,
+    ) -> Result<(), Error> {
+        let fixed;
+        let source: &dyn Source = match (self.old, self.merged) {
+            (Old::Tree(tree), _) => tree,
+            (Old::Ostree(tree), _) => tree,
+            (Old::Image { image, layers }, merged) => {
+                let archives = layers.in_order(image.config.diff_ids());
+                let upto = making.from.and_then(|from| image.config.diff_ids().iter().position(|d| *d == from));
+                let mut bytes = Vec::new();
+                for diff_id in image.config.diff_ids() {
+                    bytes.extend(layers.get(diff_id).map(|archive| archive.bytes()));
+                }
+                drop(archives);
+                fixed = match (upto, merged) {
+                    (None, Some(merged)) => TarSource::merged(bytes, merged),
+                    (upto, _) => {
+                        bytes.truncate(upto.map_or(usize::MAX, |upto| upto + 1));
+                        TarSource::new(bytes, Default::default(), watch).map_err(|error| match error {
+                            MergeError::Cancelled => Error::Cancelled,
+                            MergeError::Tar { layer, error } => {
+                                Error::tar(std::path::Path::new(&format!("old layer {layer}")), error)
+                            }
+                        })?
+                    }
+                };
+                &fixed
+            }
+        };
+        tardiff::apply(delta, source, out, limits, watch).map(|_| ()).map_err(|error| match error {
+            tardiff::Error::Cancelled => Error::Cancelled,
+            tardiff::Error::Write(error) => fail(error),
+            tardiff::Error::ReadDelta(error) => making.blob.unreadable(error),
+            error => Error::ApplyTarDiff { delta: self.wanted.name.clone(), layer: making.title(), error },
+        })
+    }
+
+    fn native(
+        &self,
+        delta: impl Read,
+        out: &mut impl Write,
+        limits: &native::Limits,
+        making: &Making<'_>,
+        fail: &dyn Fn(io::Error) -> Error,
+        watch: &Watch<'_>,
+    ) -> Result<(), Error> {
+        let known: Vec<(Digest, &dyn ReadAt)>;
+        let sources = match self.old {
+            Old::Image { image, layers } => {
+                let diff_ids = image.config.diff_ids().iter();
+                known = diff_ids.filter_map(|diff_id| Some((*diff_id, layers.get(diff_id)?.bytes()))).collect();
+                Sources::Known(&known)
+            }
+            Old::Tree(tree) => Sources::Tree(tree),
+            Old::Ostree(tree) => Sources::Tree(tree),
+        };
+        // Layers side by side take the threads.
+        let one = std::num::NonZeroUsize::MIN;
+        native::apply(delta, sources, out, limits, one, watch).map(|_| ()).map_err(|error| match error {
+            native::Error::Cancelled => Error::Cancelled,
+            native::Error::Write(error) => fail(error),
+            native::Error::ReadDelta(error) => making.blob.unreadable(error),
+            error => Error::ApplyNative { delta: self.wanted.name.clone(), layer: making.title(), error },
+        })
+    }
+}
+
+/// A layer that a delta makes.
+struct Making<'a> {
+    number: usize,
+    layer: &'a Descriptor,
+    blob: &'a Blob,
+    payload: Payload,
+    size: Option<u64>,
+    from: Option<Digest>,
+    diff_id: Digest,
+}
+
+impl Making<'_> {
+    fn title(&self) -> String {
+        format!("layer {}", self.number)
+    }
+
+    /// Bytes that the layer can have at most: what is declared, what its compressed size allows, or what the caller
+    /// does.
+    fn bound(&self, policy: u64) -> u64 {
+        // deflate's best is 1032 to 1 (RFC 1951: 258 bytes from two bits).
+        const DEFLATE: u64 = 1032;
+        let possible = match self.layer.layer_compression() {
+            LayerCompression::None => self.layer.size,
+            LayerCompression::Gzip => self.layer.size.saturating_mul(DEFLATE).saturating_add(1 << 16),
+            LayerCompression::Zstd | LayerCompression::Unknown => u64::MAX,
+        };
+        self.size.unwrap_or(possible).min(policy)
+    }
+}
+
+fn read_full(input: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
+    let mut n = 0;
+    while n < buf.len() {
+        match input.read(&mut buf[n..])? {
+            0 => break,
+            more => n += more,
+        }
+    }
+    Ok(n)
+}

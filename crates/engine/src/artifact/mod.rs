@@ -1,0 +1,28 @@
+//! Delta artifacts: made between real images, published, listed, pruned and applied
+//! (`docs/formats/delta-artifacts.md`, `docs/images.md`).
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`create`] | deltas from old images to a new one, into a layout, an archive or a registry |
+//! | [`apply`] | a delta and its source in, the target out |
+//! | [`list`] | what deltas there are for an image, and mending their lists |
+//! | [`prune`] | removing deltas that nobody needs any more |
+//! | [`push`] | deltas from a layout or an archive into a registry |
+//! | `publish` | lists that several write at once without losing anybody's entry |
+//! | `ostree` | files in a repository of ostree, as old files |
+//! | `layers` | layers as uncompressed archives, compared |
+//! | `assembled` | documents and blobs that were just made, as an image source |
+//! | [`tags`] | which tags came before one |
+
+pub mod apply;
+mod assembled;
+pub mod create;
+mod layers;
+pub mod list;
+mod ostree;
+mod publish;
+pub mod prune;
+pub mod push;
+pub mod tags;
+
+pub(crate) use publish::Board;
