@@ -47,7 +47,9 @@ fn artifact_name(text: &str) -> Result<ImageName, Failure> {
         return image_name(text);
     }
     let path = Path::new(text);
-    if text == "-" || path.is_file() {
+    // No image in a registry has such a name: it is a path, there or not.
+    let is_path = text == "-" || text.starts_with(['/', '.']);
+    if path.is_file() || (is_path && !path.is_dir()) {
         return image_name(&format!("oci-archive:{text}"));
     }
     if path.is_dir() {
