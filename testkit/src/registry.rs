@@ -170,6 +170,13 @@ impl Double {
         state.manifests.get(&(repository.to_owned(), digest.to_owned())).map(|(_, bytes)| bytes.clone())
     }
 
+    /// Forgets everything in a repository but its blobs.
+    pub fn forget_repository(&self, repository: &str) {
+        let mut state = locked(&self.state);
+        state.manifests.retain(|(other, _), _| other != repository);
+        state.tags.retain(|(other, _), _| other != repository);
+    }
+
     /// Forgets all uploads under way, as a registry does that restarts without saved state.
     pub fn forget_uploads(&self) {
         locked(&self.state).uploads.clear();

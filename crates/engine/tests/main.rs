@@ -1,6 +1,7 @@
 //! The engine on real files: golden deltas, cancellation, inputs that change; and on whole images.
 #![allow(missing_docs)]
 
+mod artifacts;
 mod cancelled;
 mod changed;
 mod described;

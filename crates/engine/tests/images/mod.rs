@@ -3,4 +3,4 @@
 mod conformance;
 mod hostile;
 mod resume;
-mod site;
+pub mod site;
