@@ -200,8 +200,25 @@ impl Client {
         let mut request = Request::new(Method::PUT, &what, To::Path(path), scope(&place.path, "pull,push"))
             .header(CONTENT_TYPE, media_type);
         request.body = Some(bytes.to_vec().into());
-        let answer = self.send(&place, &request).await?;
-        if answer.status().is_success() { Ok(answer) } else { Err(self.failure(answer, &what, &place).await) }
+        let retry = self.settings().retry;
+        let mut attempt = 1;
+        loop {
+            let answer = self.send(&place, &request).await?;
+            if answer.status().is_success() {
+                return Ok(answer);
+            }
+            match self.failure(answer, &what, &place).await {
+                // Our digest is right. Distribution says this, too, when it looks for a blob while somebody else pushes
+                // the same one: the file that links it is empty for a moment.
+                Error::Status { status: 400, reason, .. }
+                    if reason.contains("DIGEST_INVALID") && attempt < retry.attempts =>
+                {
+                    tokio::time::sleep(retry.wait(attempt)).await;
+                    attempt += 1;
+                }
+                error => return Err(error),
+            }
+        }
     }
 
     /// Removes a manifest by its digest. `false` if there was none.

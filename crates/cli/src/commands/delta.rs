@@ -203,7 +203,7 @@ fn apply_delta(args: &DeltaApply) -> Result<(), Failure> {
     let request = apply::Request {
         delta: artifact_name(&args.delta)?,
         base,
-        destination: output_name(&args.to)?,
+        destination: artifact_name(&args.to)?,
         compression: args.layer_compression.map(|format| match format {
             LayerFormat::Gzip => LayerCompression::Gzip,
             LayerFormat::Zstd => LayerCompression::Zstd,

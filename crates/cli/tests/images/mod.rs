@@ -2,6 +2,7 @@
 //! read and run.
 
 mod access;
+mod deltas;
 mod engines;
 mod help;
 mod large;
