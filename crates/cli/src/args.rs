@@ -119,7 +119,9 @@ pub enum LayerFormat {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "coracle delta create [OPTIONS] <OLD>... <NEW>\n       coracle delta create [OPTIONS] --from-last <N> <IMAGE>")]
+#[command(
+    override_usage = "coracle delta create [OPTIONS] <OLD>... <NEW>\n       coracle delta create [OPTIONS] --from-last <N> <IMAGE>"
+)]
 #[command(group(clap::ArgGroup::new("to").required(true).args(["output", "push", "dry_run"])))]
 pub struct DeltaCreate {
     /// Old images, and the new one

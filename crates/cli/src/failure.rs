@@ -198,13 +198,15 @@ fn classify(error: &Error) -> (Kind, Option<&'static str>) {
         Error::WrongBlob { .. } => {
             (Kind::Integrity, Some("the source is damaged or lies; fetch it anew or from elsewhere"))
         }
-        Error::WrongLayer { .. } => {
-            (Kind::Integrity, Some("the source is not the one the delta was made from, or one of them is damaged"))
-        }
+        Error::WrongLayer { .. } => (
+            Kind::Integrity,
+            Some("the source is not the one the delta was made from, or one of them is damaged"),
+        ),
         Error::Artifact { error, .. } => artifact(error),
-        Error::WrongBase { .. } => {
-            (Kind::Integrity, Some("give the image that the delta starts from; coracle delta list names them"))
-        }
+        Error::WrongBase { .. } => (
+            Kind::Integrity,
+            Some("give the image that the delta starts from; coracle delta list names them"),
+        ),
         Error::MissingLayer { .. } => (
             Kind::Integrity,
             Some("give the image itself as the source; for bootc, --partial leaves the layer away"),

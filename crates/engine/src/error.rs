@@ -202,7 +202,7 @@ pub enum Error {
         /// The artifact as named.
         image: String,
         /// The reason.
-        error: artifact::Error,
+        error: Box<artifact::Error>,
     },
     /// A delta starts from another image.
     #[error("{delta}: it starts from the image with config {wanted}; {base} has {actual}")]
@@ -246,7 +246,7 @@ pub enum Error {
         /// Which layer.
         layer: String,
         /// The reason.
-        error: tardiff::Error,
+        error: Box<tardiff::Error>,
     },
     /// A layer's native delta cannot be applied.
     #[error("{delta}: {layer}: {error}")]
@@ -256,7 +256,7 @@ pub enum Error {
         /// Which layer.
         layer: String,
         /// The reason.
-        error: native::Error,
+        error: Box<native::Error>,
     },
     /// A layer that the registry does not have, since it is to be fetched from elsewhere.
     #[error("{image}: layer {layer} is not in the registry but at {}", if urls.is_empty() { "no place it names".into() } else { urls.join(", ") })]

@@ -64,7 +64,8 @@ impl Client {
         let mut found = match listed {
             Ok(()) => Referrers { descriptors: all, source: ReferrersSource::Api },
             // 404 is the one answer that means "I know no such list" (distribution-spec 1.1).
-            Err(Error::NotFound { .. }) => match self.stored_index(repository, &fallback_tag(subject)).await? {
+            Err(Error::NotFound { .. }) => match self.stored_index(repository, &fallback_tag(subject)).await?
+            {
                 Some(value) => {
                     let bytes = value.to_string().into_bytes();
                     let descriptors = entries(&bytes, &limits)

@@ -5,7 +5,7 @@ use std::time::Instant;
 use coracle_engine::image::copy::{Copied, Request, run as copy};
 use serde_json::json;
 
-use super::images::{environment, image_name};
+use super::images::{environment, image_name, writes_stdout};
 use super::{Cost, say, watched};
 use crate::args::Copy;
 use crate::failure::Failure;
@@ -21,12 +21,13 @@ pub fn run(args: &Copy) -> Result<(), Failure> {
         jobs: args.jobs,
     };
     let (environment, _runtime) = environment(&args.registry, &args.shared)?;
-    let copied = watched(&args.shared, false, |context| copy(&request, &environment, context))?;
+    let stdout_taken = writes_stdout(&request.destination);
+    let copied = watched(&args.shared, stdout_taken, |context| copy(&request, &environment, context))?;
     let cost = Cost::since(start);
     if args.shared.json {
-        say(&as_json(&request, &copied, &cost), false);
+        say(&as_json(&request, &copied, &cost), stdout_taken);
     } else if !args.shared.quiet {
-        say(&as_text(&request, &copied, &cost), false);
+        say(&as_text(&request, &copied, &cost), stdout_taken);
     }
     Ok(())
 }

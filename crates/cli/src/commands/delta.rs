@@ -8,16 +8,16 @@ use std::time::{Instant, SystemTime};
 
 use coracle_codec::artifact::Dialect;
 use coracle_codec::delta::Effort;
-use coracle_codec::oci::LayerCompression;
+use coracle_codec::oci::{LayerCompression, is_tag};
 use coracle_codec::tardiff::Version;
 use coracle_engine::artifact::{apply, create, list, prune, push, tags};
 use coracle_engine::image::{ImageName, Transport};
 
-use super::images::{environment, image_name};
+use super::images::{environment, image_name, writes_stdout};
 use super::{Cost, delta_limits, native_limits, say, watched};
 use crate::args::{
-    Codec, DeltaApply, DeltaCommand, DeltaCreate, DeltaList, DeltaPrune, DeltaPush, Format, LayerFormat, Shared,
-    TarDiffDialect,
+    Codec, DeltaApply, DeltaCommand, DeltaCreate, DeltaList, DeltaPrune, DeltaPush, Format, LayerFormat,
+    Shared, TarDiffDialect,
 };
 use crate::failure::Failure;
 
@@ -33,11 +33,11 @@ pub fn run(command: &DeltaCommand) -> Result<(), Failure> {
 }
 
 /// Prints a result in the form that is wanted.
-fn tell(shared: &Shared, json: impl FnOnce() -> String, text: impl FnOnce() -> String) {
+fn tell(shared: &Shared, stdout_taken: bool, json: impl FnOnce() -> String, text: impl FnOnce() -> String) {
     if shared.json {
-        say(&json(), false);
+        say(&json(), stdout_taken);
     } else if !shared.quiet {
-        say(&text(), false);
+        say(&text(), stdout_taken);
     }
 }
 
@@ -66,7 +66,7 @@ fn output_name(text: &str) -> Result<ImageName, Failure> {
 fn create_deltas(args: &DeltaCreate) -> Result<(), Failure> {
     let start = Instant::now();
     let (environment, _runtime) = environment(&args.registry, &args.shared)?;
-    let mut names = args.images.iter().map(|text| image_name(text)).collect::<Result<Vec<_>, _>>()?;
+    let mut names = args.images.iter().map(|text| artifact_name(text)).collect::<Result<Vec<_>, _>>()?;
     let Some(new) = names.pop() else { return Err(Failure::usage("name an image")) };
     let choice = match (&args.from_last, &args.from_tags) {
         (Some(count), _) => Some(tags::Choice::Last(count.get())),
@@ -106,10 +106,7 @@ fn create_deltas(args: &DeltaCreate) -> Result<(), Failure> {
     dialects.dedup();
     let to = match (&args.output, args.push) {
         (Some(output), _) => create::To::Image(output_name(output)?),
-        (None, true) => {
-            let tag = args.tag.as_ref().map(|tag| registry_name(tag)).transpose()?;
-            create::To::Registry(tag)
-        }
+        (None, true) => create::To::Registry(args.tag.as_ref().map(|tag| tag_beside(tag, &new)).transpose()?),
         (None, false) => create::To::Nowhere,
     };
     let effort = if args.dry_run { 1 } else { args.effort };
@@ -126,18 +123,30 @@ fn create_deltas(args: &DeltaCreate) -> Result<(), Failure> {
         any_mode: args.any_mode,
         again: args.again,
     };
-    let made = watched(&args.shared, false, |context| create::run(&request, &environment, context))?;
+    let stdout_taken = matches!(&request.to, create::To::Image(name) if writes_stdout(name));
+    let made = watched(&args.shared, stdout_taken, |context| create::run(&request, &environment, context))?;
     let cost = Cost::since(start);
     let dry = args.dry_run;
-    tell(&args.shared, || shown::created_json(&request, &made, dry, &cost), || shown::created_text(&request, &made, dry, &cost));
+    let json = || shown::created_json(&request, &made, dry, &cost);
+    tell(&args.shared, stdout_taken, json, || shown::created_text(&request, &made, dry, &cost));
     Ok(())
 }
 
-/// A name in a registry.
-fn registry_name(text: &str) -> Result<coracle_codec::oci::Reference, Failure> {
-    match image_name(text)?.transport() {
-        Transport::Registry(reference) => Ok(reference.clone()),
-        _ => Err(Failure::usage(format!("{text} is no name in a registry"))),
+/// A tag, or a name with a tag in the repository of `new`.
+fn tag_beside(text: &str, new: &ImageName) -> Result<String, Failure> {
+    if is_tag(text) {
+        return Ok(text.to_owned());
+    }
+    let wanted = image_name(text)?;
+    match (wanted.transport(), new.transport()) {
+        (Transport::Registry(wanted), Transport::Registry(new))
+            if wanted.repository() == new.repository() =>
+        {
+            wanted.tag().map(str::to_owned).ok_or_else(|| Failure::usage(format!("{text} has no tag")))
+        }
+        _ => Err(Failure::usage(format!(
+            "{text} is not in the repository of the new image, beside which deltas lie"
+        ))),
     }
 }
 
@@ -154,7 +163,12 @@ fn push_deltas(args: &DeltaPush) -> Result<(), Failure> {
     };
     let pushed = watched(&args.shared, false, |context| push::run(&request, &environment, context))?;
     let cost = Cost::since(start);
-    tell(&args.shared, || shown::pushed_json(&request, &pushed, &cost), || shown::pushed_text(&request, &pushed));
+    tell(
+        &args.shared,
+        false,
+        || shown::pushed_json(&request, &pushed, &cost),
+        || shown::pushed_text(&request, &pushed),
+    );
     Ok(())
 }
 
@@ -162,9 +176,14 @@ fn list_deltas(args: &DeltaList) -> Result<(), Failure> {
     let (environment, _runtime) = environment(&args.registry, &args.shared)?;
     let name = artifact_name(&args.image)?;
     let platform = args.platform.as_ref();
-    let listed =
-        watched(&args.shared, false, |context| list::run(&name, platform, args.repair, &environment, context))?;
-    super::print(&if args.shared.json { shown::listed_json(&name, &listed) } else { shown::listed_text(&name, &listed) })
+    let listed = watched(&args.shared, false, |context| {
+        list::run(&name, platform, args.repair, &environment, context)
+    })?;
+    super::print(&if args.shared.json {
+        shown::listed_json(&name, &listed)
+    } else {
+        shown::listed_text(&name, &listed)
+    })
 }
 
 fn prune_deltas(args: &DeltaPrune) -> Result<(), Failure> {
@@ -178,7 +197,12 @@ fn prune_deltas(args: &DeltaPrune) -> Result<(), Failure> {
         dry_run: args.dry_run,
     };
     let pruned = watched(&args.shared, false, |context| prune::run(&request, &environment, context))?;
-    tell(&args.shared, || shown::pruned_json(&request, &pruned), || shown::pruned_text(&request, &pruned));
+    tell(
+        &args.shared,
+        false,
+        || shown::pruned_json(&request, &pruned),
+        || shown::pruned_text(&request, &pruned),
+    );
     Ok(())
 }
 
@@ -215,9 +239,11 @@ fn apply_delta(args: &DeltaApply) -> Result<(), Failure> {
         limits: delta_limits(&args.shared, args.memory),
         native_limits: native_limits(&args.shared, args.memory),
     };
-    let applied = watched(&args.shared, false, |context| apply::run(&request, &environment, context))?;
+    let stdout_taken = writes_stdout(&request.destination);
+    let applied = watched(&args.shared, stdout_taken, |context| apply::run(&request, &environment, context))?;
     let cost = Cost::since(start);
-    tell(&args.shared, || shown::applied_json(&request, &applied, &cost), || shown::applied_text(&request, &applied, &cost));
+    let json = || shown::applied_json(&request, &applied, &cost);
+    tell(&args.shared, stdout_taken, json, || shown::applied_text(&request, &applied, &cost));
     Ok(())
 }
 

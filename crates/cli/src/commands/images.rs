@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use coracle_codec::oci::{Limits, Platform};
-use coracle_engine::image::{Environment, ImageName};
+use coracle_engine::image::{Environment, ImageName, Transport};
 use coracle_registry::config::{AuthFiles, CertFolders, Registries};
 use coracle_registry::{Client, Proxies, Settings};
 use tokio::runtime::{Builder, Runtime};
 
-use super::archive_limits;
+use super::{archive_limits, is_stdio};
 use crate::args::{RegistryOptions, Shared};
 use crate::failure::Failure;
 
@@ -22,6 +22,14 @@ const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// Reads the name of an image.
 pub fn image_name(text: &str) -> Result<ImageName, Failure> {
     text.parse().map_err(Failure::from)
+}
+
+/// Whether an image goes to standard output.
+pub fn writes_stdout(name: &ImageName) -> bool {
+    match name.transport() {
+        Transport::OciArchive { path, .. } | Transport::DockerArchive { path, .. } => is_stdio(path),
+        _ => false,
+    }
 }
 
 fn variable(name: &str) -> Option<OsString> {

@@ -81,7 +81,9 @@ fn published_listed_and_applied() {
     assert_eq!(told["delta_bytes"].as_u64(), smallest);
     site.program("skopeo copy --quiet --src-tls-verify=false docker://{registry}/made:2 oci:out/made:x");
     site.place.fails(
-        &site.line("delta apply --tls-verify=false {registry}/app:2 --source {registry}/app:2 --to oci:out/none:x"),
+        &site.line(
+            "delta apply --tls-verify=false {registry}/app:2 --source {registry}/app:2 --to oci:out/none:x",
+        ),
         3,
         "no delta from",
     );
@@ -195,7 +197,9 @@ fn what_is_pruned_is_collected() {
     }
     site.registry.up().unwrap();
     for tag in ["1", "2"] {
-        site.program(&format!("skopeo copy --quiet --src-tls-verify=false docker://{{registry}}/app:{tag} oci:out/kept:{tag}"));
+        site.program(&format!(
+            "skopeo copy --quiet --src-tls-verify=false docker://{{registry}}/app:{tag} oci:out/kept:{tag}"
+        ));
     }
 }
 
@@ -207,7 +211,9 @@ fn race(rounds: usize) {
     target.write_layout(&site.place.path("in/new"), "image").unwrap();
     for n in 0..PUBLISHERS {
         printing(&n.to_string()).write_layout(&site.place.path(&format!("in/old{n}")), "image").unwrap();
-        site.json(&format!("delta create oci:in/old{n}:image oci:in/new:image -o in/{n}.oci-archive --effort 1"));
+        site.json(&format!(
+            "delta create oci:in/old{n}:image oci:in/new:image -o in/{n}.oci-archive --effort 1"
+        ));
     }
     for round in 0..rounds {
         site.program(&format!(
@@ -215,7 +221,9 @@ fn race(rounds: usize) {
         ));
         let running: Vec<_> = (0..PUBLISHERS)
             .map(|n| {
-                let line = format!("coracle delta push --quiet --tls-verify=false in/{n}.oci-archive {{registry}}/app{round}");
+                let line = format!(
+                    "coracle delta push --quiet --tls-verify=false in/{n}.oci-archive {{registry}}/app{round}"
+                );
                 start(&mut site.place.command(&site.line(&line)), Input::Nothing).unwrap()
             })
             .collect();
@@ -252,8 +260,16 @@ fn from_a_repository_of_ostree() {
         program(&format!("ostree init --repo=out/{mode} --mode={mode}"), &dir);
         let mut command = Command::new(tool("ostree").unwrap());
         command
-            .args(["commit", &format!("--repo=out/{mode}"), "--branch=ostree/container/image/x", "--no-xattrs"])
-            .args(["--tree=dir=out/bundle/rootfs", &format!("--add-metadata-string=ostree.manifest={manifest}")])
+            .args([
+                "commit",
+                &format!("--repo=out/{mode}"),
+                "--branch=ostree/container/image/x",
+                "--no-xattrs",
+            ])
+            .args([
+                "--tree=dir=out/bundle/rootfs",
+                &format!("--add-metadata-string=ostree.manifest={manifest}"),
+            ])
             .current_dir(&dir);
         run_ok(&mut command, LIMIT).unwrap();
         for found in ["", "--ostree-ref ostree/container/image/x"] {
@@ -271,4 +287,19 @@ fn from_a_repository_of_ostree() {
         );
         assert!(message.contains("out/"), "{message}");
     }
+}
+
+/// What goes to standard output is the archive and nothing else.
+#[test]
+fn archives_through_pipes() {
+    let site = Site::new();
+    versions(&site);
+    let made = site.place.ok("delta create oci:in/1:image oci:in/2:image -o -");
+    assert!(made.stderr.contains("deltas to"), "{}", made.stderr);
+    let applied = site.place.fed("delta apply - --source oci:in/1:image --to -", made.stdout);
+    assert_eq!(applied.code, Some(0), "{applied:?}");
+    fs::write(site.place.path("out/new.oci-archive"), &applied.stdout).unwrap();
+    site.program("skopeo copy --quiet oci-archive:out/new.oci-archive oci:out/new:x");
+    let copied = site.place.ok("copy oci:out/new:x oci-archive:-");
+    assert_eq!(copied.stdout.len() % 512, 0);
 }

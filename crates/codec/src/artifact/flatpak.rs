@@ -47,7 +47,8 @@ pub fn parse(raw: &Verified, target: &Digest, limits: &Limits) -> Result<Vec<Lay
     let invalid = |reason: String| crate::oci::Error::Invalid { what: "manifest", reason };
     let value: Value = serde_json::from_slice(raw.as_bytes()).map_err(|e| invalid(e.to_string()))?;
     // Written as schema version 1 by some, which it is not: it has the members of version 2.
-    let layers = value.get("layers").and_then(Value::as_array).ok_or_else(|| invalid("no list of layers".into()))?;
+    let layers =
+        value.get("layers").and_then(Value::as_array).ok_or_else(|| invalid("no list of layers".into()))?;
     if layers.len() > limits.entries as usize {
         return Err(crate::oci::Error::TooManyEntries(limits.entries).into());
     }

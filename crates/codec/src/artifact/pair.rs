@@ -67,7 +67,9 @@ impl Artifact {
     /// [`Error`].
     pub fn parse(manifest: &Manifest) -> Result<Self, Error> {
         let dialect = Self::dialect_of(manifest).ok_or_else(|| {
-            Error::NotADelta(Some(manifest.artifact_type().unwrap_or(&manifest.config().media_type).to_owned()))
+            Error::NotADelta(Some(
+                manifest.artifact_type().unwrap_or(&manifest.config().media_type).to_owned(),
+            ))
         })?;
         let prefix = prefix(dialect);
         let key = |name: &str| format!("{prefix}{name}");
@@ -75,7 +77,8 @@ impl Artifact {
             Some(value) => digest(&key(name), value).map(Some),
             None => Ok(None),
         };
-        let source_config = said("source-config")?.ok_or(Error::Missing("the digest of the source's config"))?;
+        let source_config =
+            said("source-config")?.ok_or(Error::Missing("the digest of the source's config"))?;
         let (mut target_manifest, mut target_config) = (None, None);
         let (mut layers, mut others, mut made) = (Vec::new(), Vec::new(), HashSet::new());
         for blob in manifest.layers() {
@@ -181,7 +184,9 @@ impl Target {
         let layers = manifest
             .layers()
             .iter()
-            .map(|layer| by_digest.get(&layer.digest).map_or(LayerSource::Source, |i| LayerSource::Artifact(*i)))
+            .map(|layer| {
+                by_digest.get(&layer.digest).map_or(LayerSource::Source, |i| LayerSource::Artifact(*i))
+            })
             .collect();
         Ok(Target { manifest, config, layers })
     }
@@ -270,7 +275,10 @@ impl Draft<'_> {
             (key("source"), self.source.to_string()),
             (key("source-config"), self.source_config.to_string()),
             (annotation::VERSION.to_owned(), RULES.to_owned()),
-            (annotation::SIZE.to_owned(), self.layers.iter().map(|layer| layer.size).sum::<u64>().to_string()),
+            (
+                annotation::SIZE.to_owned(),
+                self.layers.iter().map(|layer| layer.size).sum::<u64>().to_string(),
+            ),
         ]);
         if let Some(created) = self.source_created {
             annotations.insert(annotation::SOURCE_CREATED.to_owned(), created.to_owned());
@@ -306,7 +314,8 @@ mod tests {
         let config = json!({ "os": "linux", "architecture": "amd64",
             "rootfs": { "type": "layers", "diff_ids": [Digest::of(b"a").to_string(), Digest::of(b"b").to_string()] } });
         let config = Unverified::new(config.to_string().into_bytes()).identify();
-        let layer = |name: &[u8]| Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::of(name), 1000).to_json();
+        let layer =
+            |name: &[u8]| Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::of(name), 1000).to_json();
         let image = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST,
             "config": Descriptor::new(media_type::OCI_CONFIG, config.digest(), config.size()).to_json(),
             "layers": [layer(b"A"), layer(b"B")] });
@@ -339,7 +348,10 @@ mod tests {
             let written: Value = serde_json::from_slice(&draft(&image, dialect).to_bytes()).unwrap();
             let artifact = Artifact::parse(&manifest(&written)).unwrap();
             assert_eq!(artifact.dialect, dialect);
-            assert_eq!((artifact.source, artifact.source_config), (Some(Digest::of(b"source")), Digest::of(b"config")));
+            assert_eq!(
+                (artifact.source, artifact.source_config),
+                (Some(Digest::of(b"source")), Digest::of(b"config"))
+            );
             assert_eq!(artifact.layers[0].uncompressed_size, Some(4096));
             assert_eq!(artifact.layer_bytes(), 5);
             let target = Target::new(&artifact, image, config).unwrap();
@@ -358,18 +370,27 @@ mod tests {
             ("not a delta", Box::new(|v| v["artifactType"] = json!("application/x"))),
             ("subject", Box::new(|v| v["subject"]["digest"] = json!(other))),
             ("annotated target", Box::new(|v| v["annotations"][key("target")] = json!(other))),
-            ("source's config is missing", Box::new(|v| {
-                v["annotations"].as_object_mut().unwrap().remove(&key("source-config"));
-            })),
+            (
+                "source's config is missing",
+                Box::new(|v| {
+                    v["annotations"].as_object_mut().unwrap().remove(&key("source-config"));
+                }),
+            ),
             ("\"xyz\"", Box::new(|v| v["layers"][2]["annotations"][key("to")] = json!("xyz"))),
             ("manifest is missing", Box::new(|v| v["layers"][0]["annotations"] = json!({}))),
-            ("more than once", Box::new(|v| {
-                let again = v["layers"][2].clone();
-                v["layers"].as_array_mut().unwrap().push(again);
-            })),
-            ("uncompressed-size is", Box::new(|v| {
-                v["layers"][2]["annotations"][annotation::UNCOMPRESSED_SIZE] = json!("-1");
-            })),
+            (
+                "more than once",
+                Box::new(|v| {
+                    let again = v["layers"][2].clone();
+                    v["layers"].as_array_mut().unwrap().push(again);
+                }),
+            ),
+            (
+                "uncompressed-size is",
+                Box::new(|v| {
+                    v["layers"][2]["annotations"][annotation::UNCOMPRESSED_SIZE] = json!("-1");
+                }),
+            ),
         ];
         for (wanted, change) in cases {
             let mut value = good.clone();

@@ -16,7 +16,7 @@ use coracle_codec::{native, tardiff};
 use serde_json::{Value, json};
 
 use super::assembled::Assembled;
-use super::layers::{Image, Layers, Reading};
+use super::layers::{Image, Reading};
 use crate::image::blob::{Blob, Progress};
 use crate::image::copy::{Sending, in_parallel, watched};
 use crate::image::stop::Stop;
@@ -166,8 +166,7 @@ impl Work<'_> {
         let wanted = self.find(base.as_ref())?;
         self.check_layers(&wanted, base.as_ref())?;
         // Not before: a folder would be made for a delta that cannot be applied.
-        let destination =
-            self.environment.destination(&self.request.destination, self.stop, self.context)?;
+        let destination = self.environment.destination(&self.request.destination, self.stop, self.context)?;
         let old = self.old(&wanted, base)?;
         let ready = self.layers(&wanted, &old, destination.as_ref())?;
         self.finish(&wanted, ready, destination)
@@ -213,13 +212,12 @@ impl Work<'_> {
             };
         };
         let needed = wanted.contents.iter().any(|content| matches!(content, Content::Delta { .. }));
-        let all: Vec<usize> =
-            if needed { (0..base.config.diff_ids().len()).collect() } else { Vec::new() };
+        let all: Vec<usize> = if needed { (0..base.config.diff_ids().len()).collect() } else { Vec::new() };
         let total = all.iter().map(|&number| base.manifest.layers()[number].size).sum();
         let reading = self.reading();
         let layers = watched(self.context, self.progress, total, || base.unpack(&all, &reading))?;
         self.progress.done.store(0, Ordering::Relaxed);
-        Ok(Old::Image { image: base, layers })
+        Ok(Old::Image { image: Box::new(base), layers })
     }
 
     fn reading(&self) -> Reading<'_> {
@@ -276,7 +274,8 @@ impl Work<'_> {
         for (number, layer) in layers.iter().enumerate() {
             if let Some((_, made)) = ready.next_if(|(made, _)| *made == number) {
                 all.push(made);
-            } else if let Some(first) = layers[..number].iter().position(|other| other.digest == layer.digest) {
+            } else if let Some(first) = layers[..number].iter().position(|other| other.digest == layer.digest)
+            {
                 let (descriptor, how) = (all[first].descriptor.clone(), all[first].how);
                 all.push(Ready { descriptor, how, from: None });
             }
@@ -292,8 +291,12 @@ impl Work<'_> {
         destination: Box<dyn Destination>,
     ) -> Result<Applied, Error> {
         let target = &wanted.target;
-        let kept = ready.iter().zip(target.manifest.layers()).all(|(ready, layer)| ready.descriptor.digest == layer.digest);
-        let root = if kept { Document::Manifest(target.manifest.clone()) } else { self.rewritten(wanted, &ready)? };
+        let kept = ready
+            .iter()
+            .zip(target.manifest.layers())
+            .all(|(ready, layer)| ready.descriptor.digest == layer.digest);
+        let root =
+            if kept { Document::Manifest(target.manifest.clone()) } else { self.rewritten(wanted, &ready)? };
         let mut source = Assembled::new(&wanted.name, root.clone(), Arc::clone(&wanted.source));
         source.bytes(target.config.raw().as_bytes());
         let mut left = HashSet::new();
@@ -401,14 +404,7 @@ fn layer_type(manifest: &str, compression: LayerCompression) -> Result<&'static 
     }
 }
 
-/// Used by the parts of this module.
+/// A blob on its way.
 fn blob(source: &Arc<dyn Source>, descriptor: &Descriptor, what: String, progress: &Arc<Progress>) -> Blob {
     Blob { source: Arc::clone(source), descriptor: descriptor.clone(), what, progress: Arc::clone(progress) }
-}
-
-/// Nothing that is unpacked.
-impl Layers {
-    fn get(&self, diff_id: &Digest) -> Option<&Arc<crate::input::Archive>> {
-        self.0.get(diff_id)
-    }
 }

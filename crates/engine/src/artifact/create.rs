@@ -12,7 +12,7 @@ use coracle_codec::artifact::{Dialect, Draft, Payload};
 use coracle_codec::delta::Effort;
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{
-    Descriptor, Document, Limits, Platform, Reference, Unverified, Version, media_type,
+    Descriptor, Document, Limits, Platform, Repository, Unverified, Version, media_type,
 };
 use coracle_codec::tardiff;
 use serde_json::json;
@@ -60,8 +60,8 @@ pub struct Request {
 pub enum To {
     /// Into a layout or an archive: one delta as it is, several as an index.
     Image(ImageName),
-    /// Beside the new image in its registry; the first also under a tag, if given.
-    Registry(Option<Reference>),
+    /// Beside the new image in its registry; the first also under this tag there.
+    Registry(Option<String>),
     /// Nowhere: only sizes are wanted.
     Nowhere,
 }
@@ -174,18 +174,35 @@ impl Work<'_> {
                     }
                     Err(error) => return Err(error),
                 };
+                if let (Some(has), Some(wanted)) = (old_image.config.platform(), image.config.platform())
+                    && has.fits(wanted).is_none()
+                {
+                    let (image, wanted) = (name.to_string(), Box::new(wanted.clone()));
+                    return Err(Error::NoPlatform { image, wanted, has: vec![has.to_string()] });
+                }
                 for made in self.deltas(name, &old_image, &image, &mut unpacked)? {
                     match made {
                         Ok(made) => {
                             let delta = made.delta.clone();
                             if let To::Registry(tag) = &self.request.to {
-                                self.push(&image, made, tag.as_ref().filter(|_| created.deltas.is_empty()))?;
+                                self.push(
+                                    &image,
+                                    made,
+                                    tag.as_deref().filter(|_| created.deltas.is_empty()),
+                                )?;
                             } else {
                                 kept.push((Made { platform: platform.clone(), ..made }, image.clone()));
                             }
                             created.deltas.push(delta);
                         }
-                        Err(existing) => created.deltas.push(existing),
+                        Err(existing) => {
+                            if let To::Registry(Some(tag)) = &self.request.to
+                                && created.deltas.is_empty()
+                            {
+                                self.tag(&image, &existing.digest, tag)?;
+                            }
+                            created.deltas.push(existing);
+                        }
                     }
                 }
             }
@@ -280,7 +297,8 @@ impl Work<'_> {
             old.unpack(&old_wanted, &reading)
         })?;
         let new_layers = &*unpacked;
-        let base = Base { layers: old_layers.in_order(old.config.diff_ids()), diff_ids: old.config.diff_ids() };
+        let base =
+            Base { layers: old_layers.in_order(old.config.diff_ids()), diff_ids: old.config.diff_ids() };
         let encoding = Encoding { request: self.request, context: self.context, stop: self.stop };
         for dialect in wanted {
             let contents = encoding.encode(dialect, &base, new_layers, &plan)?;
@@ -371,13 +389,9 @@ impl Work<'_> {
     }
 
     /// Puts a delta beside its target.
-    fn push(&self, new: &Image, made: Made, tag: Option<&Reference>) -> Result<(), Error> {
-        let Transport::Registry(target) = self.request.new.transport() else {
-            let reason = "deltas are pushed beside the new image, and this one is in no registry".to_owned();
-            return Err(Error::Unsupported { image: self.request.new.to_string(), reason });
-        };
-        let repository = tag.unwrap_or(target).repository();
-        let version = match tag.and_then(Reference::tag) {
+    fn push(&self, new: &Image, made: Made, tag: Option<&str>) -> Result<(), Error> {
+        let repository = self.repository()?;
+        let version = match tag {
             Some(tag) => Version::Tag(tag.to_owned()),
             None => Version::Digest(made.document.digest()),
         };
@@ -394,6 +408,28 @@ impl Work<'_> {
             Dialect::OciDelta | Dialect::Coracle => board.refer(&version, &made.document),
             Dialect::Flatpak | Dialect::Skopeo => {
                 board.index(&made.document, &new.manifest.digest(), new.config.platform())
+            }
+        }
+    }
+
+    /// Gives a delta that is published a tag.
+    fn tag(&self, new: &Image, digest: &Digest, tag: &str) -> Result<(), Error> {
+        let repository = self.repository()?;
+        let Some(document) = new.source.known(digest)? else { return Ok(()) };
+        let wire = self.environment.wire(self.stop);
+        let version = Version::Tag(tag.to_owned());
+        let push = wire.client.push_manifest(repository, &version, &document);
+        wire.wait(&format!("docker://{repository}"), push).map(|_| ())
+    }
+
+    /// Where the new image is.
+    fn repository(&self) -> Result<&Repository, Error> {
+        match self.request.new.transport() {
+            Transport::Registry(target) => Ok(target.repository()),
+            _ => {
+                let reason =
+                    "deltas are pushed beside the new image, and this one is in no registry".to_owned();
+                Err(Error::Unsupported { image: self.request.new.to_string(), reason })
             }
         }
     }
@@ -454,12 +490,7 @@ fn bytes(image: &Image, layers: &[usize]) -> u64 {
 }
 
 /// Artifacts and all that they need as something to copy from.
-fn assemble<'a>(
-    name: &str,
-    new: &Image,
-    made: impl Iterator<Item = &'a Made>,
-    root: &Document,
-) -> Assembled {
+fn assemble<'a>(name: &str, new: &Image, made: impl Iterator<Item = &'a Made>, root: &Document) -> Assembled {
     let mut source = Assembled::new(name, root.clone(), Arc::clone(&new.source));
     source.bytes(EMPTY);
     source.bytes(new.manifest.raw().as_bytes());

@@ -79,7 +79,8 @@ impl Image {
         }
         let done = Mutex::new(HashMap::new());
         in_parallel(&numbers, reading.jobs, &reading.progress.stop, |&number| {
-            let archive = unpack(&self.layer(number, reading.progress), &self.config.diff_ids()[number], reading)?;
+            let archive =
+                unpack(&self.layer(number, reading.progress), &self.config.diff_ids()[number], reading)?;
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
             done.insert(self.config.diff_ids()[number], Arc::new(archive));
             Ok(())
@@ -93,6 +94,11 @@ impl Image {
 pub(crate) struct Layers(pub(crate) HashMap<Digest, Arc<Archive>>);
 
 impl Layers {
+    /// The layer with this diff_id, if it is there.
+    pub(crate) fn get(&self, diff_id: &Digest) -> Option<&Arc<Archive>> {
+        self.0.get(diff_id)
+    }
+
     /// The layers with these diff_ids, in this order. All of them are there.
     pub(crate) fn in_order(&self, diff_ids: &[Digest]) -> Vec<Arc<Archive>> {
         diff_ids.iter().filter_map(|diff_id| self.0.get(diff_id).cloned()).collect()

@@ -133,13 +133,17 @@ pub(super) fn target(image: &Image, environment: &Environment) -> Result<Target,
             deltas.push(entry_of(dialect, &entry, image)?);
         }
     }
-    deltas.sort_by(|a, b| (&b.source_created, a.source, a.dialect).cmp(&(&a.source_created, b.source, b.dialect)));
+    deltas.sort_by(|a, b| {
+        (&b.source_created, a.source, a.dialect).cmp(&(&a.source_created, b.source, b.dialect))
+    });
     if let Some(Document::Index(index)) = image.source.tagged(DELTA_INDEX)?
         && let Some(entry) = flatpak::entry(&index, &digest)
     {
         let raw = image.source.raw_document(entry)?;
-        let layers = flatpak::parse(&raw, &digest, &environment.limits)
-            .map_err(|error| Error::Artifact { image: image.source.name().to_owned(), error })?;
+        let layers = flatpak::parse(&raw, &digest, &environment.limits).map_err(|error| Error::Artifact {
+            image: image.source.name().to_owned(),
+            error: Box::new(error),
+        })?;
         deltas.extend(layers.into_iter().map(|delta| Entry {
             dialect: Dialect::Flatpak,
             digest: delta.blob.digest,
@@ -160,7 +164,8 @@ pub(super) fn target(image: &Image, environment: &Environment) -> Result<Target,
 
 /// What a list of referrers says of a delta; what it leaves out, the delta's manifest says.
 fn entry_of(dialect: Dialect, entry: &Descriptor, image: &Image) -> Result<Entry, Error> {
-    let prefix = if dialect == Dialect::Coracle { "dev.coracle.delta." } else { "io.github.containers.delta." };
+    let prefix =
+        if dialect == Dialect::Coracle { "dev.coracle.delta." } else { "io.github.containers.delta." };
     let said = |name: &str| entry.annotations.get(&format!("{prefix}{name}")).and_then(|d| d.parse().ok());
     let created = entry.annotations.get(annotation::SOURCE_CREATED).cloned();
     let bytes = entry.annotations.get(annotation::SIZE).and_then(|size| size.parse().ok());
@@ -186,11 +191,16 @@ fn entry_of(dialect: Dialect, entry: &Descriptor, image: &Image) -> Result<Entry
 }
 
 fn artifact(manifest: &Manifest, image: &Image) -> Result<Artifact, Error> {
-    Artifact::parse(manifest).map_err(|error| Error::Artifact { image: image.source.name().to_owned(), error })
+    Artifact::parse(manifest)
+        .map_err(|error| Error::Artifact { image: image.source.name().to_owned(), error: Box::new(error) })
 }
 
 /// When an image in the same place was made; `None` if it is gone or does not say.
-pub(super) fn created(digest: &Digest, image: &Image, environment: &Environment) -> Result<Option<String>, Error> {
+pub(super) fn created(
+    digest: &Digest,
+    image: &Image,
+    environment: &Environment,
+) -> Result<Option<String>, Error> {
     let Some(Document::Manifest(manifest)) = image.source.known(digest)? else { return Ok(None) };
     let limits = &environment.limits;
     let raw = small_blob(image.source.as_ref(), manifest.config(), "config", limits.config_bytes)?;

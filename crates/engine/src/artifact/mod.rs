@@ -20,8 +20,8 @@ pub mod create;
 mod layers;
 pub mod list;
 mod ostree;
-mod publish;
 pub mod prune;
+mod publish;
 pub mod push;
 pub mod tags;
 

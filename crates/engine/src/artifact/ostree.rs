@@ -64,12 +64,16 @@ impl Tree {
         };
         let commit = match (name, config) {
             (Some(name), _) => {
-                let found = ["refs/heads", "refs/remotes"].iter().find_map(|kind| commit_of(&repo.join(kind).join(name)));
+                let found = ["refs/heads", "refs/remotes"]
+                    .iter()
+                    .find_map(|kind| commit_of(&repo.join(kind).join(name)));
                 found.or_else(|| checksum(name)).ok_or_else(|| fail(format!("there is no ref {name}")))?
             }
             (None, Some(config)) => made_from(repo, config)
                 .ok_or_else(|| fail(format!("no ref is a commit of the image with config {config}")))?,
-            (None, None) => return Err(fail("the delta does not say where it starts from: name a ref".into())),
+            (None, None) => {
+                return Err(fail("the delta does not say where it starts from: name a ref".into()));
+            }
         };
         let bytes = metadata(repo, &commit, "commit").map_err(|error| fail(error.to_string()))?;
         let root = root_of(&bytes).ok_or_else(|| fail("its commit is damaged".into()))?;
@@ -208,7 +212,8 @@ fn made_from(repo: &Path, config: &Digest) -> Option<Checksum> {
             let Ok(bytes) = metadata(repo, &commit, "commit") else { continue };
             let manifest: Option<Value> =
                 manifest_in(&bytes).and_then(|text| serde_json::from_str(&text).ok());
-            let found = manifest.and_then(|value| Some(value["config"]["digest"].as_str()? == config.to_string()));
+            let found =
+                manifest.and_then(|value| Some(value["config"]["digest"].as_str()? == config.to_string()));
             if found == Some(true) {
                 return Some(commit);
             }

@@ -72,12 +72,14 @@ pub fn run(request: &Request, environment: &Environment, context: &Context<'_>) 
                     return Err(Error::Cancelled);
                 }
                 if !is_delta(&entry, &image)? {
-                    pruned.notes.push(format!("{} is listed as a delta, but is none to this image", entry.digest));
+                    pruned
+                        .notes
+                        .push(format!("{} is listed as a delta, but is none to this image", entry.digest));
                     pruned.kept.push(entry);
                     continue;
                 }
                 if !request.dry_run {
-                    delete(&board, &image.manifest.digest(), &entry.digest)?;
+                    delete(&board, &image.manifest.digest(), &entry.digest, pruned.removed.len())?;
                 }
                 pruned.removed.push(entry);
             }
@@ -140,17 +142,19 @@ fn instant(entry: &Entry) -> Option<Timestamp> {
 /// Whether the document itself says that it is a delta to this image.
 fn is_delta(entry: &Entry, image: &Image) -> Result<bool, Error> {
     let Some(Document::Manifest(manifest)) = image.source.known(&entry.digest)? else { return Ok(true) };
-    Ok(Artifact::parse(&manifest).is_ok_and(|artifact| artifact.target_manifest.digest == image.manifest.digest()))
+    Ok(Artifact::parse(&manifest)
+        .is_ok_and(|artifact| artifact.target_manifest.digest == image.manifest.digest()))
 }
 
-fn delete(board: &Board<'_>, subject: &Digest, digest: &Digest) -> Result<(), Error> {
+fn delete(board: &Board<'_>, subject: &Digest, digest: &Digest, before: usize) -> Result<(), Error> {
     let client = &board.wire.client;
     match board.wire.wait(board.name, client.delete_manifest(board.repository, digest)) {
         Ok(_) => {}
         Err(Error::Registry { error, .. })
-            if matches!(*error, WireError::Status { status: 405, .. } | WireError::Denied { .. }) =>
+            if matches!(*error, WireError::Status { status: 400 | 405 | 501, .. }) =>
         {
-            let reason = format!("the registry does not allow deleting ({error}); nothing was removed");
+            let reason =
+                format!("the registry does not allow deleting ({error}); {before} were removed before");
             return Err(Error::Unsupported { image: board.name.to_owned(), reason });
         }
         Err(error) => return Err(error),

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use coracle_codec::artifact::{Artifact, DELTA_INDEX, Dialect, flatpak};
 use coracle_codec::digest::Digest;
-use coracle_codec::oci::{Descriptor, Document, Limits, Platform, Repository, Unverified, Version, media_type};
+use coracle_codec::oci::{
+    Descriptor, Document, Limits, Platform, Repository, Unverified, Version, media_type,
+};
 use coracle_registry::{Error as WireError, fallback_tag};
 use serde_json::{Value, json};
 
@@ -143,9 +145,13 @@ impl Board<'_> {
         Ok(added)
     }
 
-    /// Takes a referrer that was deleted out of the list of its subject.
+    /// Takes a referrer that was deleted out of the list of its subject, if there is one; what others publish meanwhile
+    /// stays.
     pub(crate) fn forget(&self, subject: &Digest, referrer: &Digest) -> Result<(), Error> {
-        self.wait(self.wire.client.forget_referrer(self.repository, subject, referrer))
+        if self.wait(self.wire.client.stored_index(self.repository, &fallback_tag(subject)))?.is_none() {
+            return Ok(());
+        }
+        self.settle_without(&List::Referrers(subject), Some(*referrer), Some(*referrer)).map(|_| ())
     }
 
     fn wait<T>(&self, call: impl Future<Output = Result<T, WireError>>) -> Result<T, Error> {
@@ -155,6 +161,16 @@ impl Board<'_> {
     /// Reads markers and list and writes the list until nothing is missing in it. Every error ends it: what cannot be
     /// read is never taken for empty.
     fn settle(&self, list: &List<'_>, own: Option<Digest>) -> Result<Vec<Digest>, Error> {
+        self.settle_without(list, own, None)
+    }
+
+    /// As [`Board::settle`], and takes `gone` out of the list.
+    fn settle_without(
+        &self,
+        list: &List<'_>,
+        own: Option<Digest>,
+        gone: Option<Digest>,
+    ) -> Result<Vec<Digest>, Error> {
         let (tag, prefix) = (list.tag(), list.prefix());
         let client = &self.wire.client;
         let mut known: HashMap<String, Option<Document>> = HashMap::new();
@@ -171,6 +187,7 @@ impl Board<'_> {
                 }
                 marked.extend(known.get(&marker).cloned().flatten());
             }
+            marked.retain(|document| Some(document.digest()) != gone);
             let old = self.wait(client.stored_index(self.repository, &tag))?;
             let mut index = old.clone().unwrap_or_else(
                 || json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] }),
@@ -179,14 +196,24 @@ impl Board<'_> {
                 let reason = format!("the index {tag} has no list of manifests");
                 return Err(Error::BadImage { image: self.name.to_owned(), reason });
             };
+            let before = entries.len();
+            if let Some(gone) = gone {
+                entries.retain(|entry| entry["digest"] != gone.to_string());
+            }
+            let removed = entries.len() < before;
             let missing = match list {
                 List::Referrers(subject) => add_referrers(entries, subject, &marked),
                 List::Layers(platform) => self.add_layers(entries, &marked, platform.as_ref())?,
             };
-            if missing.is_empty() {
+            if missing.is_empty() && !removed {
                 return Ok(added);
             }
-            added.extend(missing.into_iter().filter(|digest| Some(*digest) != own && !added.contains(digest)).collect::<Vec<_>>());
+            added.extend(
+                missing
+                    .into_iter()
+                    .filter(|digest| Some(*digest) != own && !added.contains(digest))
+                    .collect::<Vec<_>>(),
+            );
             match self.wait(client.put_index(self.repository, &tag, &index)) {
                 Ok(()) => {}
                 // Some registries refuse an index that lists what is gone; a prune may have been here.
@@ -206,7 +233,8 @@ impl Board<'_> {
                 Ok(())
             })?;
         }
-        let error = WireError::Contended { what: format!("{}: index {tag}", self.repository), attempts: ROUNDS };
+        let error =
+            WireError::Contended { what: format!("{}: index {tag}", self.repository), attempts: ROUNDS };
         Err(Error::Registry { context: self.name.to_owned(), error: Box::new(error) })
     }
 
@@ -215,7 +243,9 @@ impl Board<'_> {
         let Some(reference) = self.repository.with_tag(marker) else { return Ok(None) };
         let fetched = match self.wait(self.wire.client.manifest_of_target(&reference)) {
             Ok(fetched) => fetched,
-            Err(Error::Registry { error, .. }) if matches!(*error, WireError::NotFound { .. }) => return Ok(None),
+            Err(Error::Registry { error, .. }) if matches!(*error, WireError::NotFound { .. }) => {
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         // A tag is no digest: the name says which document it was given to.
@@ -248,10 +278,10 @@ impl Board<'_> {
                 None => None,
             };
             let (platform, mut layers) = listed.clone().unwrap_or_default();
-            let platform =
-                platform.or_else(|| own.filter(|own| own.0 == target).map(|own| own.1.clone()));
+            let platform = platform.or_else(|| own.filter(|own| own.0 == target).map(|own| own.1.clone()));
             let mut changed = false;
-            let same = |a: &Descriptor, b: &Descriptor| a.digest == b.digest && a.annotations == b.annotations;
+            let same =
+                |a: &Descriptor, b: &Descriptor| a.digest == b.digest && a.annotations == b.annotations;
             let mut dialect = Dialect::Flatpak;
             for document in documents {
                 let Document::Manifest(manifest) = document else { continue };
@@ -301,7 +331,7 @@ impl Board<'_> {
             Err(error) => return Err(error),
         };
         let deltas = flatpak::parse(&fetched.raw, target, self.limits)
-            .map_err(|error| Error::Artifact { image: self.name.to_owned(), error })?;
+            .map_err(|error| Error::Artifact { image: self.name.to_owned(), error: Box::new(error) })?;
         Ok((entry.platform, deltas.into_iter().map(|delta| delta.blob).collect()))
     }
 
@@ -310,10 +340,16 @@ impl Board<'_> {
         let Some(entries) = index.get_mut("manifests").and_then(Value::as_array_mut) else { return Ok(0) };
         let mut gone = HashSet::new();
         for entry in entries.iter() {
-            let Some(digest) = entry["digest"].as_str().and_then(|digest| digest.parse().ok()) else { continue };
-            let found = self.wait(self.wire.client.manifest_digest(&self.repository.with_digest(digest)))?;
-            if found.is_none() {
-                gone.insert(entry["digest"].clone());
+            let Some(digest) = entry["digest"].as_str().and_then(|digest| digest.parse().ok()) else {
+                continue;
+            };
+            let reference = self.repository.with_digest(digest);
+            match self.wait(self.wire.client.manifest_of_target(&reference)) {
+                Ok(_) => {}
+                Err(Error::Registry { error, .. }) if matches!(*error, WireError::NotFound { .. }) => {
+                    gone.insert(entry["digest"].clone());
+                }
+                Err(error) => return Err(error),
             }
         }
         let before = entries.len();

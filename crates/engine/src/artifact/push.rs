@@ -45,7 +45,11 @@ pub struct Pushed {
 ///
 /// # Errors
 /// See [`Error`]. What was pushed before stays.
-pub fn run(request: &Request, environment: &Environment, context: &Context<'_>) -> Result<Vec<Pushed>, Error> {
+pub fn run(
+    request: &Request,
+    environment: &Environment,
+    context: &Context<'_>,
+) -> Result<Vec<Pushed>, Error> {
     let stop = Stop::new();
     let progress = Arc::new(Progress { done: AtomicU64::new(0), stop: stop.clone() });
     watched(context, &progress, 0, || {
@@ -74,19 +78,26 @@ pub fn run(request: &Request, environment: &Environment, context: &Context<'_>) 
         };
         let mut pushed = Vec::new();
         for manifest in deltas {
-            let artifact = Artifact::parse(&manifest)
-                .map_err(|error| Error::Artifact { image: source.name().to_owned(), error })?;
+            let artifact = Artifact::parse(&manifest).map_err(|error| Error::Artifact {
+                image: source.name().to_owned(),
+                error: Box::new(error),
+            })?;
             let document = Document::Manifest(manifest);
-            board.push_blobs(&source, &document, request.jobs.get(), context, &progress)?;
-            let tag = reference.tag().filter(|_| request.tagged && pushed.is_empty());
-            let version =
-                tag.map_or(Version::Digest(document.digest()), |tag| Version::Tag(tag.to_owned()));
-            board.refer(&version, &document)?;
             let target = artifact.target_manifest.digest;
+            // Before its manifest lies there as a blob, which some registries take for the same.
             let image = reference.repository().with_digest(target);
             let there = board.wire.client.manifest_digest(&image);
             let target_there = board.wire.wait(&name, there)?.is_some();
-            pushed.push(Pushed { digest: document.digest(), target, bytes: artifact.layer_bytes(), target_there });
+            board.push_blobs(&source, &document, request.jobs.get(), context, &progress)?;
+            let tag = reference.tag().filter(|_| request.tagged && pushed.is_empty());
+            let version = tag.map_or(Version::Digest(document.digest()), |tag| Version::Tag(tag.to_owned()));
+            board.refer(&version, &document)?;
+            pushed.push(Pushed {
+                digest: document.digest(),
+                target,
+                bytes: artifact.layer_bytes(),
+                target_there,
+            });
         }
         Ok(pushed)
     })

@@ -1,7 +1,7 @@
 //! Which tags came before one: by version, or by when their images were made.
 
 use coracle_codec::digest::Digest;
-use coracle_codec::oci::{Platform, Reference};
+use coracle_codec::oci::{Document, Platform, Reference};
 use jiff::Timestamp;
 
 use super::layers::Image;
@@ -37,7 +37,8 @@ pub fn sources(
 ) -> Result<Vec<ImageName>, Error> {
     let stop = Stop::new();
     stoppable(context, &stop, || {
-        let unsupported = |reason: &str| Error::Unsupported { image: name.to_string(), reason: reason.to_owned() };
+        let unsupported =
+            |reason: &str| Error::Unsupported { image: name.to_string(), reason: reason.to_owned() };
         let Transport::Registry(reference) = name.transport() else {
             return Err(unsupported("earlier images are looked for by tag, in a registry"));
         };
@@ -63,11 +64,17 @@ pub fn sources(
             }
             let Some(other) = reference.repository().with_tag(&tag) else { continue };
             // Two tags of one image are one source.
-            if let Some(digest) = wire.wait(&text, wire.client.manifest_digest(&other))?
-                && !seen.contains(&digest)
-            {
-                seen.push(digest);
-                found.push(format!("docker://{other}").parse()?);
+            let Some(digest) = wire.wait(&text, wire.client.manifest_digest(&other))? else { continue };
+            if seen.contains(&digest) {
+                continue;
+            }
+            seen.push(digest);
+            let other: ImageName = format!("docker://{other}").parse()?;
+            // Deltas may have tags, too.
+            let source = environment.source(&other, &stop, context)?;
+            match source.root()? {
+                Document::Manifest(manifest) if !manifest.is_image() => {}
+                _ => found.push(other),
             }
         }
         Ok(found)
@@ -148,7 +155,9 @@ impl Versioned {
     /// Whether both are versions of the same thing: written alike, for the same variant, with as many numbers, so that
     /// `1.2` (which moves) is no predecessor of `1.2.3`.
     fn comparable(&self, other: &Self) -> bool {
-        self.prefix == other.prefix && self.suffix == other.suffix && self.numbers.len() == other.numbers.len()
+        self.prefix == other.prefix
+            && self.suffix == other.suffix
+            && self.numbers.len() == other.numbers.len()
     }
 }
 
@@ -198,10 +207,20 @@ mod tests {
 
     #[test]
     fn earlier_versions_of_the_same_kind() {
-        let all: Vec<String> =
-            ["1.2.3", "1.2.10", "1.2", "1.3.0", "v1.2.9", "1.2.9", "1.2.9-alpine", "1.2.8-rc1", "latest", "0.9.0"]
-                .map(str::to_owned)
-                .to_vec();
+        let all: Vec<String> = [
+            "1.2.3",
+            "1.2.10",
+            "1.2",
+            "1.3.0",
+            "v1.2.9",
+            "1.2.9",
+            "1.2.9-alpine",
+            "1.2.8-rc1",
+            "latest",
+            "0.9.0",
+        ]
+        .map(str::to_owned)
+        .to_vec();
         assert_eq!(before("1.2.10", &all), Some(vec!["1.2.9", "1.2.3", "0.9.0"]));
         assert_eq!(before("1.2.10-alpine", &all), Some(vec!["1.2.9-alpine"]));
         assert_eq!(before("v1.3.0", &all), Some(vec!["v1.2.9"]));

@@ -142,8 +142,12 @@ impl Work<'_> {
             return Err(Error::Unsupported { image: source.name().to_owned(), reason });
         }
         let images = tree.images;
-        let sending =
-            Sending { jobs: self.request.jobs.get(), context: self.context, stop: self.stop, progress: self.progress };
+        let sending = Sending {
+            jobs: self.request.jobs.get(),
+            context: self.context,
+            stop: self.stop,
+            progress: self.progress,
+        };
         let tally = sending.send(&source, &root, &tree, destination)?;
         let (digest, media_type) = match (&root, takes.loses) {
             (Document::Manifest(manifest), Some(reason)) => {
@@ -162,7 +166,6 @@ impl Work<'_> {
             blobs: tally,
         })
     }
-
 }
 
 /// Sends all that a root leads to.

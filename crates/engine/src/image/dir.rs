@@ -88,7 +88,10 @@ impl Destination for DirDestination {
         put_file(blob, &self.path.join(digits(digest)), &partial(&self.path, digest))
     }
 
-    fn put_new(&self, make: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>) -> Result<Option<(Digest, u64)>, Error> {
+    fn put_new(
+        &self,
+        make: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>,
+    ) -> Result<Option<(Digest, u64)>, Error> {
         put_new(&self.path, make).map(Some)
     }
 

@@ -44,10 +44,8 @@ pub(super) fn choose(
             .collect(),
     };
     let names = || {
-        let names: Vec<String> = entries
-            .iter()
-            .map(|entry| label(entry).unwrap_or_else(|| entry.digest.to_string()))
-            .collect();
+        let names: Vec<String> =
+            entries.iter().map(|entry| label(entry).unwrap_or_else(|| entry.digest.to_string())).collect();
         if names.is_empty() { "it is empty".to_owned() } else { format!("it has: {}", names.join(", ")) }
     };
     match found.as_slice() {
@@ -349,7 +347,10 @@ impl Destination for LayoutDestination {
         put_file(blob, &self.path.join(blob_path(digest)), &partial(&self.path, digest))
     }
 
-    fn put_new(&self, make: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>) -> Result<Option<(Digest, u64)>, Error> {
+    fn put_new(
+        &self,
+        make: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>,
+    ) -> Result<Option<(Digest, u64)>, Error> {
         put_new(&self.path.join("blobs/sha256"), make).map(Some)
     }
 

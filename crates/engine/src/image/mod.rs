@@ -39,7 +39,9 @@ use std::io::{Cursor, Read, Write};
 use std::sync::Arc;
 
 use coracle_codec::digest::Digest;
-use coracle_codec::oci::{Descriptor, Document, ImageConfig, Limits, Manifest, Repository, Unverified, Verified};
+use coracle_codec::oci::{
+    Descriptor, Document, ImageConfig, Limits, Manifest, Repository, Unverified, Verified,
+};
 
 pub use name::{ImageName, Transport};
 pub use open::Environment;
@@ -144,7 +146,10 @@ pub(crate) trait Destination: Send + Sync {
 
     /// Puts a blob whose digest is known only when it has been made: `make` writes it, and fails if it is not what it
     /// should be. `None` if this place has to know the digest before; nothing was called then.
-    fn put_new(&self, make: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>) -> Result<Option<(Digest, u64)>, Error> {
+    fn put_new(
+        &self,
+        make: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>,
+    ) -> Result<Option<(Digest, u64)>, Error> {
         let _ = make;
         Ok(None)
     }

@@ -27,7 +27,8 @@ fn prepared() -> Arc<Site> {
     let new = site.put("new", &target);
     site.put_registry("app", "new", &target);
     for n in 0..PUBLISHERS {
-        let old = site.put(&format!("old{n}"), &image("amd64", &[layer(n as u64)], Compression::Gzip).unwrap());
+        let old =
+            site.put(&format!("old{n}"), &image("amd64", &[layer(n as u64)], Compression::Gzip).unwrap());
         let to = To::Image(site.name(&format!("oci-archive:{{}}/{n}.tar")));
         create(&site, &request(&site, &[&old], &new, to, &[Dialect::OciDelta])).unwrap();
     }
@@ -63,7 +64,12 @@ fn round(site: &Arc<Site>, fault: Option<(&str, &str, Fault)>) -> usize {
             std::thread::spawn(move || publish(&site, n, "docker://{double}/app"))
         })
         .collect();
-    let done = threads.into_iter().filter(|_| true).map(|thread| thread.join().unwrap()).filter(Result::is_ok).count();
+    let done = threads
+        .into_iter()
+        .filter(|_| true)
+        .map(|thread| thread.join().unwrap())
+        .filter(Result::is_ok)
+        .count();
     site.faults().clear();
     done
 }

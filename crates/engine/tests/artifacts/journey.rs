@@ -111,19 +111,25 @@ fn an_archive_in_each_dialect_gives_the_target() {
     let (old, new, bundle) = both(&site);
     for dialect in [Dialect::OciDelta, Dialect::Coracle] {
         let archive = format!("oci-archive:{{}}/{dialect}.tar");
-        let made = create(&site, &request(&site, &[&old], &new, To::Image(site.name(&archive)), &[dialect])).unwrap();
+        let made = create(&site, &request(&site, &[&old], &new, To::Image(site.name(&archive)), &[dialect]))
+            .unwrap();
         let [delta] = made.deltas.as_slice() else { panic!("{made:?}") };
         assert_eq!(delta.layers[0].payload, None, "the same layer");
         assert!(!matches!(delta.layers[1].payload, None | Some(Payload::Layer)), "{:?}", delta.layers);
         assert_eq!(delta.layers[3].payload, Some(Payload::Layer), "it goes as it is");
         assert_eq!(delta.layers[3].bytes, delta.layers[3].full);
         assert!(delta.bytes() < delta.changed / 2, "{} of {}", delta.bytes(), delta.changed);
-        for (compression, kept) in [(LayerCompression::None, false), (LayerCompression::Zstd, false), (LayerCompression::Gzip, false)] {
+        for (compression, kept) in [
+            (LayerCompression::None, false),
+            (LayerCompression::Zstd, false),
+            (LayerCompression::Gzip, false),
+        ] {
             let to = format!("{dialect}-{compression:?}");
-            let applied = apply(&site, &archive, Base::Image(site.name(&old)), &format!("oci:{{}}/{to}"), |request| {
-                request.compression = Some(compression);
-            })
-            .unwrap();
+            let applied =
+                apply(&site, &archive, Base::Image(site.name(&old)), &format!("oci:{{}}/{to}"), |request| {
+                    request.compression = Some(compression);
+                })
+                .unwrap();
             assert_eq!(applied.target.to_string(), bundle.digest());
             assert_eq!(applied.digest_kept, kept);
             assert_eq!(applied.layers[0].how, How::Source);
@@ -142,8 +148,13 @@ fn the_same_request_gives_the_same_bytes() {
     let mut seen = Vec::new();
     for threads in [1, 2, 5] {
         let archive = format!("oci-archive:{{}}/{threads}.tar");
-        let mut request =
-            request(&site, &[&old], &new, To::Image(site.name(&archive)), &[Dialect::OciDelta, Dialect::Coracle]);
+        let mut request = request(
+            &site,
+            &[&old],
+            &new,
+            To::Image(site.name(&archive)),
+            &[Dialect::OciDelta, Dialect::Coracle],
+        );
         request.threads = NonZeroUsize::new(threads).unwrap();
         create(&site, &request).unwrap();
         seen.push(fs::read(site.path(&format!("{threads}.tar"))).unwrap());
@@ -213,7 +224,11 @@ fn through_a_registry_with_and_without_its_own_lists() {
         }
         // Again: they are there, and nothing is read for them.
         site.faults().forget();
-        let again = create(&site, &request(&site, &[&old], &new, To::Registry(None), &[Dialect::Coracle, Dialect::OciDelta])).unwrap();
+        let again = create(
+            &site,
+            &request(&site, &[&old], &new, To::Registry(None), &[Dialect::Coracle, Dialect::OciDelta]),
+        )
+        .unwrap();
         assert!(again.deltas.iter().all(|delta| delta.existed));
         assert_eq!(site.faults().count("PUT", ""), 0);
         // The target's name is enough to find the smaller one.
@@ -230,15 +245,21 @@ fn a_delta_for_each_platform() {
     let old = site.put("old", &index(&[("amd64", old_amd), ("arm64", old_arm)]));
     let new = site.put("new", &index(&[("amd64", new_amd.clone()), ("arm64", new_arm.clone())]));
     let to = To::Image(site.name("oci-archive:{}/all.tar"));
-    let made = create(&site, &request(&site, &[&old], &new, to, &[Dialect::OciDelta, Dialect::Coracle])).unwrap();
+    let made =
+        create(&site, &request(&site, &[&old], &new, to, &[Dialect::OciDelta, Dialect::Coracle])).unwrap();
     assert_eq!(made.deltas.len(), 4);
     for (platform, bundle) in [("linux/amd64", new_amd), ("linux/arm64", new_arm)] {
         let folder = platform.replace('/', "-");
-        let applied =
-            apply(&site, "oci-archive:{}/all.tar", Base::Image(site.name(&old)), &format!("oci:{{}}/{folder}"), |r| {
+        let applied = apply(
+            &site,
+            "oci-archive:{}/all.tar",
+            Base::Image(site.name(&old)),
+            &format!("oci:{{}}/{folder}"),
+            |r| {
                 r.platform = Some(platform.parse().unwrap());
-            })
-            .unwrap();
+            },
+        )
+        .unwrap();
         assert_eq!(applied.target.to_string(), bundle.digest(), "{platform}");
     }
     // Into a registry, each beside its own target.
@@ -270,7 +291,11 @@ impl FromLayout for Bundle {
         for entry in fs::read_dir(site.path(folder).join("blobs/sha256")).unwrap() {
             bundle.blobs.push(fs::read(entry.unwrap().path()).unwrap());
         }
-        bundle.root = ("application/vnd.oci.image.index.v1+json".into(), br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#.to_vec());
+        bundle.root = (
+            "application/vnd.oci.image.index.v1+json".into(),
+            br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#
+                .to_vec(),
+        );
         bundle
     }
 }
@@ -292,7 +317,8 @@ fn files_are_enough_for_tar_diffs() {
     // A whole image cannot come of files: the layer that stays is no layer there.
     let error = apply(&site, "oci:{}/delta:d", Base::Tree(tree.clone()), "oci:{}/got", |_| {}).unwrap_err();
     assert!(matches!(error, Error::MissingLayer { layer: 0, .. }), "{error}");
-    let applied = apply(&site, "oci:{}/delta:d", Base::Tree(tree), "oci:{}/got", |r| r.partial = true).unwrap();
+    let applied =
+        apply(&site, "oci:{}/delta:d", Base::Tree(tree), "oci:{}/got", |r| r.partial = true).unwrap();
     assert_eq!(applied.target.to_string(), bundle.digest());
     assert_eq!(applied.layers[0].how, How::Left);
     assert!(matches!(applied.layers[1].how, How::Delta(_)));
@@ -304,7 +330,8 @@ fn what_does_not_fit_is_told() {
     let (old, new, _) = both(&site);
     let to = To::Image(site.name("oci-archive:{}/d.tar"));
     create(&site, &request(&site, &[&old], &new, to, &[Dialect::OciDelta])).unwrap();
-    let wrong = apply(&site, "oci-archive:{}/d.tar", Base::Image(site.name(&new)), "oci:{}/got", |_| {}).unwrap_err();
+    let wrong =
+        apply(&site, "oci-archive:{}/d.tar", Base::Image(site.name(&new)), "oci:{}/got", |_| {}).unwrap_err();
     assert!(matches!(wrong, Error::WrongBase { .. }), "{wrong}");
     let platform = apply(&site, "oci-archive:{}/d.tar", Base::Image(site.name(&old)), "oci:{}/got", |r| {
         r.platform = Some("linux/s390x".parse().unwrap());
@@ -350,4 +377,55 @@ fn the_delta_index_of_flatpak() {
     assert_eq!(applied.target.to_string(), target);
     assert!(applied.layers.iter().any(|layer| matches!(layer.how, How::Delta(_))));
     assert_eq!(applied.layers[3].how, How::Fetched);
+}
+
+/// Anybody who may push can list a delta to another image: named by the target, it must not be taken.
+#[test]
+fn a_listed_delta_to_another_image_is_passed_over() {
+    for referrers in [true, false] {
+        let site = Site::new();
+        site.double.behave(|behaviour| behaviour.referrers = referrers);
+        let (old, new) = pair("amd64");
+        let old = site.put_registry("app", "1", &old);
+        let target = new.digest();
+        let new = site.put_registry("app", "2", &new);
+        // A smaller image that the same source leads to.
+        let small = TarBuilder::new().file("etc/base", text(5, 60_000)).finish();
+        let other = site.put_registry("app", "3", &image("amd64", &[small], Compression::Gzip).unwrap());
+        create(&site, &request(&site, &[&old], &other, To::Registry(None), &[Dialect::OciDelta])).unwrap();
+        let made =
+            create(&site, &request(&site, &[&old], &new, To::Registry(None), &[Dialect::OciDelta])).unwrap();
+        // The other's delta with the subject of this one: its own documents say what it is for.
+        let listed = |name: &str| {
+            let name = site.name(name);
+            let context = Context { observer: &Quiet, temp_dir: site.path("tmp") };
+            list::run(&name, None, false, &site.environment(), &context).unwrap().targets[0].deltas.clone()
+        };
+        let stray = listed(&other)[0].digest;
+        let bytes = site.double.manifest("app", &stray.to_string()).unwrap();
+        let mut value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        value["subject"]["digest"] = target.clone().into();
+        value["annotations"]["dev.coracle.delta.size"] = "1".into();
+        let lying = value.to_string().into_bytes();
+        let media = "application/vnd.oci.image.manifest.v1+json";
+        let digest = site.double.put_manifest("app", "lying", media, &lying);
+        if !referrers {
+            // Where there are no lists, it is written into the index by hand.
+            let tag = target.replace(':', "-");
+            let index = site.double.manifest("app", &tag).unwrap();
+            let mut index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+            let mut entry = index["manifests"][0].clone();
+            entry["digest"] = digest.clone().into();
+            entry["size"] = lying.len().into();
+            entry["annotations"]["dev.coracle.delta.size"] = "1".into();
+            index["manifests"].as_array_mut().unwrap().insert(0, entry);
+            let index = index.to_string().into_bytes();
+            site.double.put_manifest("app", &tag, "application/vnd.oci.image.index.v1+json", &index);
+        }
+        assert_eq!(listed(&new).len(), 2);
+        let applied = apply(&site, &new, Base::Image(site.name(&old)), "oci:{}/got", |_| {}).unwrap();
+        assert_eq!(applied.target.to_string(), target);
+        assert_eq!(applied.delta_bytes, made.deltas[0].bytes());
+        assert!(applied.notes[0].starts_with("passed over: "), "{:?}", applied.notes);
+    }
 }

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 use coracle_codec::artifact::Dialect;
 use coracle_codec::observe::Quiet;
 use coracle_engine::artifact::create::To;
+use coracle_engine::artifact::list;
 use coracle_engine::artifact::prune::{self, Pruned};
 use coracle_engine::artifact::tags::{self, Choice};
-use coracle_engine::artifact::list;
 use coracle_engine::{Context, Error};
 use coracle_testkit::image::text;
 use coracle_testkit::oci::{Bundle, Compression, image};
@@ -53,7 +53,11 @@ fn earlier_images_by_version_by_age_and_by_pattern() {
     let site = site();
     site.put_registry("app", "1.3-again", &version(3));
     site.put_registry("app", "latest", &version(5));
-    site.put_registry("app", "sha256-0123456789012345678901234567890123456789012345678901234567890123", &version(2));
+    site.put_registry(
+        "app",
+        "sha256-0123456789012345678901234567890123456789012345678901234567890123",
+        &version(2),
+    );
     let new = "docker://{double}/app:1.5";
     assert_eq!(choose(&site, new, Choice::Last(2)).unwrap(), ["1.4", "1.3"]);
     assert_eq!(choose(&site, new, Choice::Last(9)).unwrap(), ["1.4", "1.3", "1.2", "1.1"]);
@@ -91,7 +95,8 @@ fn old_deltas_go_and_nothing_else() {
         let old: Vec<String> = (1..5).map(|n| format!("docker://{{double}}/app:1.{n}")).collect();
         let old: Vec<&str> = old.iter().map(String::as_str).collect();
         let new = "docker://{double}/app:1.5";
-        create(&site, &request(&site, &old, new, To::Registry(None), &[Dialect::OciDelta, Dialect::Coracle])).unwrap();
+        create(&site, &request(&site, &old, new, To::Registry(None), &[Dialect::OciDelta, Dialect::Coracle]))
+            .unwrap();
         assert_eq!(listed(&site), 8);
         let dry = prune(&site, |r| {
             r.keep_sources = Some(3);
@@ -121,7 +126,11 @@ fn a_registry_without_delete_says_so() {
     let site = site();
     site.double.behave(|behaviour| behaviour.delete = false);
     let new = "docker://{double}/app:1.5";
-    create(&site, &request(&site, &["docker://{double}/app:1.4"], new, To::Registry(None), &[Dialect::OciDelta])).unwrap();
+    create(
+        &site,
+        &request(&site, &["docker://{double}/app:1.4"], new, To::Registry(None), &[Dialect::OciDelta]),
+    )
+    .unwrap();
     let error = prune(&site, |r| r.keep_sources = Some(0)).unwrap_err().to_string();
     assert!(error.contains("does not allow deleting"), "{error}");
     assert_eq!(listed(&site), 1);

@@ -213,7 +213,8 @@ pub(super) fn listed_json(name: &ImageName, listed: &Listed) -> String {
         })
         .collect();
     let repaired: Vec<String> = listed.repaired.iter().map(ToString::to_string).collect();
-    json!({ "kind": "delta-list", "image": name.to_string(), "targets": targets, "repaired": repaired }).to_string()
+    json!({ "kind": "delta-list", "image": name.to_string(), "targets": targets, "repaired": repaired })
+        .to_string()
 }
 
 pub(super) fn listed_text(name: &ImageName, listed: &Listed) -> String {
@@ -313,7 +314,8 @@ pub(super) fn applied_text(request: &apply::Request, applied: &Applied, cost: &C
         count(|how| matches!(how, How::Delta(_))),
         count(|how| matches!(how, How::Whole | How::Fetched)),
     );
-    out += &format!("{} of delta for {} of layers\n", human(applied.delta_bytes), human(applied.rebuilt_bytes));
+    out +=
+        &format!("{} of delta for {} of layers\n", human(applied.delta_bytes), human(applied.rebuilt_bytes));
     out += &note_text(&applied.notes);
     out + &cost.text()
 }

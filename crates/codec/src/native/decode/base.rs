@@ -109,9 +109,9 @@ impl<'a> Base<'a> {
             (Origin::Archives(wanted), Sources::Known(known)) => {
                 let mut given = Vec::with_capacity(wanted.len());
                 for (i, wanted) in wanted.iter().enumerate() {
-                    let found = known.iter().find(|(digest, archive)| {
-                        *digest == wanted.digest && archive.size() == wanted.size
-                    });
+                    let found = known
+                        .iter()
+                        .find(|(digest, archive)| *digest == wanted.digest && archive.size() == wanted.size);
                     let missing = Error::MissingSource { number: i + 1, wanted: wanted.digest };
                     given.push(found.ok_or(missing)?.1);
                 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use coracle_codec::artifact::{Artifact, DELTA_INDEX, Dialect, LayerSource, Target, annotation, flatpak};
+use coracle_codec::artifact::{
+    self, Artifact, DELTA_INDEX, Dialect, LayerSource, Target, annotation, flatpak,
+};
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{Descriptor, Document, ImageConfig, Index, Manifest, Platform};
 
@@ -72,7 +74,8 @@ impl Work<'_> {
             Document::Manifest(manifest) if !manifest.is_image() => self.pair(&source, manifest),
             _ => {
                 let platform = self.platform(base);
-                let (document, _) = choose(source.as_ref(), root.clone(), &platform, &self.environment.limits)?;
+                let (document, _) =
+                    choose(source.as_ref(), root.clone(), &platform, &self.environment.limits)?;
                 let target = Image::of(Arc::clone(&source), document, self.environment)?;
                 self.beside(&target, base)
             }
@@ -99,7 +102,12 @@ impl Work<'_> {
     }
 
     /// The delta of a list that fits: for the platform, from the source, in the form that is smallest.
-    fn of_list(&self, source: &Arc<dyn Source>, index: &Index, base: Option<&Image>) -> Result<Manifest, Error> {
+    fn of_list(
+        &self,
+        source: &Arc<dyn Source>,
+        index: &Index,
+        base: Option<&Image>,
+    ) -> Result<Manifest, Error> {
         let platform = self.platform(base);
         let mut fitting: Vec<&Descriptor> = index
             .manifests()
@@ -145,10 +153,11 @@ impl Work<'_> {
     /// A delta between two images, with the documents that it holds.
     fn pair(&self, source: &Arc<dyn Source>, manifest: &Manifest) -> Result<Wanted, Error> {
         let name = source.name().to_owned();
-        let bad = |error| Error::Artifact { image: name.clone(), error };
+        let bad = |error| Error::Artifact { image: name.clone(), error: Box::new(error) };
         let artifact = Artifact::parse(manifest).map_err(bad)?;
         let limits = &self.environment.limits;
-        let raw = small_blob(source.as_ref(), &artifact.target_manifest, "target manifest", limits.manifest_bytes)?;
+        let raw =
+            small_blob(source.as_ref(), &artifact.target_manifest, "target manifest", limits.manifest_bytes)?;
         let media = Some(artifact.target_manifest.media_type.as_str());
         let document = |error| Error::Document { image: name.clone(), error };
         let target = match Document::parse(raw, media, limits).map_err(document)? {
@@ -165,7 +174,11 @@ impl Work<'_> {
             && let Some(has) = target.config.platform()
             && has.fits(asked).is_none()
         {
-            return Err(Error::NoPlatform { image: name, wanted: Box::new(asked.clone()), has: vec![has.to_string()] });
+            return Err(Error::NoPlatform {
+                image: name,
+                wanted: Box::new(asked.clone()),
+                has: vec![has.to_string()],
+            });
         }
         let contents = target.layers.iter().map(|layer| match layer {
             LayerSource::Source => Content::Source,
@@ -198,17 +211,21 @@ impl Work<'_> {
         }
         let all = found.len();
         if let Some(config) = &base_config {
-            found.retain(|entry| source_config(entry).as_ref() == Some(config));
+            found.retain(|entry| source_config(entry).is_none_or(|source| source == *config));
         }
         found.sort_by_key(size);
-        if let Some(entry) = found.first() {
-            return match target.source.document(entry)? {
-                Document::Manifest(manifest) => self.pair(&target.source, &manifest),
-                Document::Index(_) => {
-                    let reason = format!("{} is listed as a delta and is none", entry.digest);
-                    Err(Error::BadImage { image: target.source.name().to_owned(), reason })
+        self.one_source(target, base, &found)?;
+        let mut refused = None;
+        for entry in &found {
+            // Anybody may list anything: what is no delta from here to there is passed over, and so is what is damaged.
+            match self.listed(target, entry).and_then(|wanted| self.fits(wanted, base)) {
+                Ok(mut wanted) => {
+                    wanted.notes.extend(refused.map(|error: Error| format!("passed over: {error}")));
+                    return Ok(wanted);
                 }
-            };
+                Err(error @ (Error::Cancelled | Error::Registry { .. })) => return Err(error),
+                Err(error) => refused = Some(error),
+            }
         }
         let layers = self.layer_deltas(target)?;
         let have = |diff_id: &Digest| base.is_some_and(|base| base.config.diff_ids().contains(diff_id));
@@ -226,8 +243,10 @@ impl Work<'_> {
             });
         }
         if used == 0 {
-            let reason = match all {
-                0 if layers.is_empty() => "there are no deltas for it".to_owned(),
+            let reason = match (all, refused) {
+                (_, Some(error)) => error.to_string(),
+                (0, None) if layers.is_empty() => "there are no deltas for it".to_owned(),
+                (0, None) if base.is_none() => "deltas between layers need the source as an image".to_owned(),
                 _ => format!("{} deltas start from others", all + layers.len()),
             };
             let base = self.request.base.to_string();
@@ -250,6 +269,40 @@ impl Work<'_> {
         })
     }
 
+    /// A delta of a list, if it leads to the target.
+    fn listed(&self, target: &Image, entry: &Descriptor) -> Result<Wanted, Error> {
+        let image = || target.source.name().to_owned();
+        let Document::Manifest(manifest) = target.source.document(entry)? else {
+            let reason = format!("{} is listed as a delta and is none", entry.digest);
+            return Err(Error::BadImage { image: image(), reason });
+        };
+        let wanted = self.pair(&target.source, &manifest)?;
+        let (actual, expected) = (wanted.target.manifest.digest(), target.manifest.digest());
+        if actual != expected {
+            let (what, by) = ("the target of a listed delta", "was asked for");
+            let error = artifact::Error::Contradiction { what, actual, expected, by };
+            return Err(Error::Artifact { image: image(), error: Box::new(error) });
+        }
+        Ok(wanted)
+    }
+
+    /// Files do not say which image they are of: there must be one answer.
+    fn one_source(&self, target: &Image, base: Option<&Image>, found: &[Descriptor]) -> Result<(), Error> {
+        let mut sources: Vec<String> = found.iter().filter_map(source_config).collect();
+        sources.sort();
+        sources.dedup();
+        if base.is_some() || sources.len() < 2 {
+            return Ok(());
+        }
+        Err(Error::NoDelta {
+            image: target.source.name().to_owned(),
+            base: self.request.base.to_string(),
+            reason: "there are deltas from several images, and files do not tell which they are of: name one by its \
+                     digest"
+                .to_owned(),
+        })
+    }
+
     /// What `_deltaindex` has for the target.
     fn layer_deltas(&self, target: &Image) -> Result<Vec<flatpak::LayerDelta>, Error> {
         let source = target.source.as_ref();
@@ -258,7 +311,7 @@ impl Work<'_> {
         let Some(entry) = flatpak::entry(&index, &digest) else { return Ok(Vec::new()) };
         let raw = source.raw_document(entry)?;
         flatpak::parse(&raw, &digest, &self.environment.limits)
-            .map_err(|error| Error::Artifact { image: source.name().to_owned(), error })
+            .map_err(|error| Error::Artifact { image: source.name().to_owned(), error: Box::new(error) })
     }
 }
 

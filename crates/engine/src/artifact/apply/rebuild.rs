@@ -32,7 +32,7 @@ const ZSTD_LEVEL: i32 = 9;
 
 /// Old files.
 pub(super) enum Old {
-    Image { image: Image, layers: Layers },
+    Image { image: Box<Image>, layers: Layers },
     Tree(TreeSource),
     Ostree(ostree::Tree),
 }
@@ -71,7 +71,7 @@ impl Rebuilder<'_> {
         let layer = &self.wanted.target.manifest.layers()[number];
         let diff_id = self.wanted.target.config.diff_ids()[number];
         match &self.wanted.contents[number] {
-            Content::Source => self.from_source(layer, &diff_id),
+            Content::Source => self.have(layer, &diff_id),
             Content::Target(layer) => Ok(Ready {
                 descriptor: layer.clone(),
                 how: How::Fetched,
@@ -82,7 +82,7 @@ impl Rebuilder<'_> {
                     &self.wanted.source,
                     content,
                     format!("content for layer {number}"),
-                    &self.work.progress,
+                    self.work.progress,
                 );
                 let mut prefix = [0; Payload::PREFIX];
                 let mut start = Checked::open(&blob)?;
@@ -90,7 +90,8 @@ impl Rebuilder<'_> {
                 match Payload::of_prefix(&prefix[..n]) {
                     Payload::Layer => self.whole(layer, &blob, &diff_id),
                     payload => {
-                        let making = Making { number, layer, blob: &blob, payload, size: *size, from: *from, diff_id };
+                        let making =
+                            Making { number, layer, blob: &blob, payload, size: *size, from: *from, diff_id };
                         self.make(&making, prefix[..n].to_vec(), start)
                     }
                 }
@@ -98,25 +99,28 @@ impl Rebuilder<'_> {
         }
     }
 
-    fn from_source(&self, layer: &Descriptor, diff_id: &Digest) -> Result<Ready, Error> {
+    fn have(&self, layer: &Descriptor, diff_id: &Digest) -> Result<Ready, Error> {
         if let Old::Image { image, .. } = self.old
             && let Some(at) = image.config.diff_ids().iter().position(|other| other == diff_id)
         {
             let mut descriptor = image.manifest.layers()[at].clone();
             descriptor.annotations.clear();
             descriptor.media_type =
-                self.type_of(descriptor.layer_compression(), &self.wanted.target.manifest.media_type())?;
-            return Ok(Ready { descriptor, how: How::Source, from: Some(From::Source(Arc::clone(&image.source))) });
+                self.type_of(descriptor.layer_compression(), self.wanted.target.manifest.media_type())?;
+            return Ok(Ready {
+                descriptor,
+                how: How::Source,
+                from: Some(From::Source(Arc::clone(&image.source))),
+            });
         }
         // Asked for: see `Request::partial`.
         Ok(Ready { descriptor: layer.clone(), how: How::Left, from: None })
     }
 
     fn type_of(&self, compression: LayerCompression, manifest: &str) -> Result<String, Error> {
-        layer_type(manifest, compression).map(str::to_owned).map_err(|reason| Error::Unsupported {
-            image: self.work.request.destination.to_string(),
-            reason,
-        })
+        layer_type(manifest, compression)
+            .map(str::to_owned)
+            .map_err(|reason| Error::Unsupported { image: self.work.request.destination.to_string(), reason })
     }
 
     /// The layer itself as content: looked at before it is sent.
@@ -167,7 +171,11 @@ impl Rebuilder<'_> {
         out.flush().map_err(temporary)?;
         let (out, digest, size) = out.finish();
         let file: File = out.into_inner().map_err(|e| temporary(e.into_error()))?;
-        Ok(Ready { descriptor: Descriptor::new(&media, digest, size), how, from: Some(From::File(Arc::new(file))) })
+        Ok(Ready {
+            descriptor: Descriptor::new(&media, digest, size),
+            how,
+            from: Some(From::File(Arc::new(file))),
+        })
     }
 
     /// Writes a layer, compressed as wanted, and compares it before the last byte is out.
@@ -222,7 +230,9 @@ impl Rebuilder<'_> {
         };
         // Wrong bytes are the reason for all that comes of them.
         match result {
-            Err(error @ (Error::Cancelled | Error::Write { .. } | Error::Temporary { .. })) => return Err(error),
+            Err(error @ (Error::Cancelled | Error::Write { .. } | Error::Temporary { .. })) => {
+                return Err(error);
+            }
             Err(error) => return Err(whole.finish(making.blob).err().unwrap_or(error)),
             Ok(()) => whole.finish(making.blob)?,
         }
@@ -253,13 +263,12 @@ impl Rebuilder<'_> {
             (Old::Tree(tree), _) => tree,
             (Old::Ostree(tree), _) => tree,
             (Old::Image { image, layers }, merged) => {
-                let archives = layers.in_order(image.config.diff_ids());
-                let upto = making.from.and_then(|from| image.config.diff_ids().iter().position(|d| *d == from));
+                let upto =
+                    making.from.and_then(|from| image.config.diff_ids().iter().position(|d| *d == from));
                 let mut bytes = Vec::new();
                 for diff_id in image.config.diff_ids() {
                     bytes.extend(layers.get(diff_id).map(|archive| archive.bytes()));
                 }
-                drop(archives);
                 fixed = match (upto, merged) {
                     (None, Some(merged)) => TarSource::merged(bytes, merged),
                     (upto, _) => {
@@ -279,7 +288,11 @@ impl Rebuilder<'_> {
             tardiff::Error::Cancelled => Error::Cancelled,
             tardiff::Error::Write(error) => fail(error),
             tardiff::Error::ReadDelta(error) => making.blob.unreadable(error),
-            error => Error::ApplyTarDiff { delta: self.wanted.name.clone(), layer: making.title(), error },
+            error => Error::ApplyTarDiff {
+                delta: self.wanted.name.clone(),
+                layer: making.title(),
+                error: Box::new(error),
+            },
         })
     }
 
@@ -296,7 +309,8 @@ impl Rebuilder<'_> {
         let sources = match self.old {
             Old::Image { image, layers } => {
                 let diff_ids = image.config.diff_ids().iter();
-                known = diff_ids.filter_map(|diff_id| Some((*diff_id, layers.get(diff_id)?.bytes()))).collect();
+                known =
+                    diff_ids.filter_map(|diff_id| Some((*diff_id, layers.get(diff_id)?.bytes()))).collect();
                 Sources::Known(&known)
             }
             Old::Tree(tree) => Sources::Tree(tree),
@@ -308,7 +322,11 @@ impl Rebuilder<'_> {
             native::Error::Cancelled => Error::Cancelled,
             native::Error::Write(error) => fail(error),
             native::Error::ReadDelta(error) => making.blob.unreadable(error),
-            error => Error::ApplyNative { delta: self.wanted.name.clone(), layer: making.title(), error },
+            error => Error::ApplyNative {
+                delta: self.wanted.name.clone(),
+                layer: making.title(),
+                error: Box::new(error),
+            },
         })
     }
 }

@@ -9,12 +9,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use coracle_codec::ReadAt;
 use coracle_codec::artifact::flatpak::{self, DraftDelta};
 use coracle_codec::artifact::{Dialect, DraftLayer, Payload};
+use coracle_codec::compress::Compression;
 use coracle_codec::delta::DiffError;
 use coracle_codec::digest::{Digest, Hashing};
 use coracle_codec::observe::{Observer, Stage};
 use coracle_codec::oci::LayerCompression;
 use coracle_codec::source::{MergeError, MergeOptions, Source, TarSource, Tree};
-use coracle_codec::compress::Compression;
 use coracle_codec::{native, tardiff};
 use coracle_sys::spool::spool_file;
 
@@ -97,7 +97,8 @@ impl Encoding<'_> {
         let made = Mutex::new(Vec::new());
         in_parallel(&work, workers, self.stop, |(i, layer, archive)| {
             let need = budget.take(self.request.memory.min((64 << 20) + 8 * archive.bytes().size()));
-            let observer = Share { context: self.context, stop: self.stop, done: &done, mine: AtomicU64::new(0), total };
+            let observer =
+                Share { context: self.context, stop: self.stop, done: &done, mine: AtomicU64::new(0), total };
             let content = match dialect {
                 Dialect::OciDelta => {
                     let proved = self.tar_diff(base, merged.as_ref(), archive, layer, threads, &observer);
@@ -107,7 +108,9 @@ impl Encoding<'_> {
                     let proved = self.native(base, archive, layer, threads, &observer);
                     proved.map(|proved| Some(content(layer, archive, proved)))
                 }
-                Dialect::Flatpak | Dialect::Skopeo => self.layer_delta(base, archive, layer, threads, &observer),
+                Dialect::Flatpak | Dialect::Skopeo => {
+                    self.layer_delta(base, archive, layer, threads, &observer)
+                }
             };
             budget.give(need);
             if let Some(content) = content? {
@@ -157,9 +160,17 @@ impl Encoding<'_> {
         let options = self.options(threads);
         let old = base.bytes();
         let Some(tree) = merged else { return Err(Error::SelfCheck("no merged tree".into())) };
-        self.made(Payload::TarDiff(options.version), base, new, layer, |out| {
-            tardiff::diff_from(tree, &old, new.bytes(), out, &options, observer).map(|report| report.digest)
-        }, |file| self.prove(file, &TarSource::merged(base.bytes(), tree), new, observer))
+        self.made(
+            Payload::TarDiff(options.version),
+            base,
+            new,
+            layer,
+            |out| {
+                tardiff::diff_from(tree, &old, new.bytes(), out, &options, observer)
+                    .map(|report| report.digest)
+            },
+            |file| self.prove(file, &TarSource::merged(base.bytes(), tree), new, observer),
+        )
     }
 
     /// A tar-diff that starts from one layer: the one at the same place. `None` if it is not worth it.
@@ -173,13 +184,21 @@ impl Encoding<'_> {
     ) -> Result<Option<Content>, Error> {
         let Some(old) = base.layers.get(layer.number) else { return Ok(None) };
         let options = tardiff::Options { apply_whiteouts: false, ..self.options(threads) };
-        let proved = self.made(Payload::TarDiff(options.version), base, new, layer, |out| {
-            tardiff::diff(&[old.bytes()], new.bytes(), out, &options, observer).map(|report| report.digest)
-        }, |file| {
-            let source = TarSource::new(vec![old.bytes()], Default::default(), observer)
-                .map_err(|error| Error::SelfCheck(error.to_string()))?;
-            self.prove(file, &source, new, observer)
-        })?;
+        let proved = self.made(
+            Payload::TarDiff(options.version),
+            base,
+            new,
+            layer,
+            |out| {
+                tardiff::diff(&[old.bytes()], new.bytes(), out, &options, observer)
+                    .map(|report| report.digest)
+            },
+            |file| {
+                let source = TarSource::new(vec![old.bytes()], Default::default(), observer)
+                    .map_err(|error| Error::SelfCheck(error.to_string()))?;
+                self.prove(file, &source, new, observer)
+            },
+        )?;
         if proved.size >= layer.full {
             return Ok(None);
         }
@@ -204,22 +223,27 @@ impl Encoding<'_> {
         };
         let old = base.bytes();
         let known: Vec<(Digest, &dyn ReadAt)> = base.diff_ids.iter().copied().zip(base.bytes()).collect();
-        self.made(Payload::Native, base, new, layer, |out| {
-            native::diff(&old, new.bytes(), out, &options, observer).map(|report| report.digest())
-        }, |file| {
-            let limits = native::Limits {
-                max_output: new.bytes().size(),
-                max_memory: u64::MAX,
-                ..native::Limits::default()
-            };
-            let sources = native::Sources::Known(&known);
-            let delta = BufReader::with_capacity(1 << 16, file);
-            match native::apply(delta, sources, &mut io::sink(), &limits, threads, observer) {
-                Ok(applied) => Ok(applied.digest),
-                Err(native::Error::Cancelled) => Err(Error::Cancelled),
-                Err(error) => Err(Error::SelfCheck(error.to_string())),
-            }
-        })
+        self.made(
+            Payload::Native,
+            base,
+            new,
+            layer,
+            |out| native::diff(&old, new.bytes(), out, &options, observer).map(|report| report.digest()),
+            |file| {
+                let limits = native::Limits {
+                    max_output: new.bytes().size(),
+                    max_memory: u64::MAX,
+                    ..native::Limits::default()
+                };
+                let sources = native::Sources::Known(&known);
+                let delta = BufReader::with_capacity(1 << 16, file);
+                match native::apply(delta, sources, &mut io::sink(), &limits, threads, observer) {
+                    Ok(applied) => Ok(applied.digest),
+                    Err(native::Error::Cancelled) => Err(Error::Cancelled),
+                    Err(error) => Err(Error::SelfCheck(error.to_string())),
+                }
+            },
+        )
     }
 
     /// Applies a tar-diff to what it will be applied to, and says what comes out.
@@ -269,7 +293,8 @@ impl Encoding<'_> {
         let proved = prove(file.try_clone().map_err(temporary)?)?;
         for actual in [written, proved] {
             if actual != layer.diff_id {
-                let what = format!("the delta for layer {} gives {actual}, not {}", layer.number, layer.diff_id);
+                let what =
+                    format!("the delta for layer {} gives {actual}, not {}", layer.number, layer.diff_id);
                 return Err(Error::SelfCheck(what));
             }
         }
