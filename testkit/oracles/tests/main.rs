@@ -1,5 +1,6 @@
 //! Other implementations judge: the golden deltas, and ours.
 #![allow(missing_docs)]
 
+mod artifacts;
 mod golden;
 mod written;
