@@ -10,6 +10,7 @@
 //! | [`tar_read`] | `tar::Reader`, `source::Tree`, `source::TarSource` | the bytes of the archive |
 //! | [`compress_detect`] | `compress::decoder` | a second run over small pieces, and its bounds |
 //! | [`oci_parse`] | `oci::Document`, `oci::ImageConfig`, `oci::Reference`, `oci::Platform` | a second run, other bounds, their own print |
+//! | [`artifact_parse`] | `artifact::Artifact`, `artifact::Target`, `artifact::flatpak` | what is said twice in it, and writing it again |
 //! | [`tardiff_parse`] | `tardiff::OpReader` | [`model::parse`] |
 //! | [`tardiff_apply`] | `tardiff::apply` | [`model::apply`] |
 //! | [`native_head`] | `native::Head` | writing it again |
@@ -17,6 +18,7 @@
 //! | [`native_entropy`] | `native::entropy` | the second decoder, and encoding |
 //! | [`native_members`] | `native::deflate` | the second encoder, and another inflater |
 
+mod artifact;
 mod compress;
 mod frame;
 pub mod model;
@@ -27,6 +29,7 @@ mod tar;
 mod tardiff;
 pub mod tree;
 
+pub use artifact::artifact_parse;
 pub use compress::compress_detect;
 pub use frame::stored_frame;
 pub use native::{native_apply, native_entropy, native_head, native_members, old_archive};
@@ -38,10 +41,11 @@ pub use tardiff::{tardiff_apply, tardiff_parse};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("tar_read", tar_read),
     ("compress_detect", compress_detect),
     ("oci_parse", oci_parse),
+    ("artifact_parse", artifact_parse),
     ("tardiff_parse", tardiff_parse),
     ("tardiff_apply", tardiff_apply),
     ("native_head", native_head),

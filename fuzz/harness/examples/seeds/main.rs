@@ -3,6 +3,7 @@
 //! `cargo run -p coracle-fuzz-harness --example seeds [-- FOLDER]`; the default is `fuzz/corpus`. Files are called
 //! `seed-...`; minimising a corpus gives them other names.
 
+mod artifacts;
 mod deltas;
 mod documents;
 mod native;
@@ -30,6 +31,7 @@ fn main() -> Outcome {
         ("tar_read", tars::seeds()?),
         ("compress_detect", streams::seeds()?),
         ("oci_parse", documents::seeds()?),
+        ("artifact_parse", artifacts::seeds()?),
         ("tardiff_parse", deltas.clone()),
         ("tardiff_apply", deltas),
         ("native_head", native::heads()?),
