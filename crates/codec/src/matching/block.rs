@@ -109,7 +109,8 @@ fn hash(block: &[u8]) -> u64 {
     let mut factor = 0x9e37_79b9_7f4a_7c15_u64;
     for eight in block.chunks_exact(8) {
         sum = sum.wrapping_add(super::load(eight).wrapping_mul(factor));
-        factor = factor.rotate_left(23);
+        // Odd: an even factor would forget upper bits.
+        factor = factor.rotate_left(23) | 1;
     }
     (sum ^ (sum >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93)
 }
