@@ -8,7 +8,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TEST := env --default-signal cargo test
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-long fuzz-replay fmt lint docs-check ci clean
+.PHONY: help build demo test test-long fuzz-replay instructions fmt lint docs-check ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -31,13 +31,17 @@ fuzz-replay: ## the part of the tests that replays the fuzz corpora
 	@.ci/setup test
 	$(TEST) --locked --package coracle-fuzz-harness
 
+instructions: ## counts the instructions of hot loops and compares them with bench/instructions.csv
+	@.ci/setup test
+	bench/instructions
+
 fmt: ## formats the sources
 	cargo fmt --all
 
 lint: ## format, clippy, shellcheck if it is there; changes nothing
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --keep-going -- -D warnings
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/run .ci/setup demo/packages demo/run bench/corpus bench/run-all; \
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run .ci/setup demo/packages demo/run bench/corpus bench/instructions bench/run-all; \
 	else echo 'shellcheck is not installed: scripts not checked'; fi
 
 docs-check: ## links, cited paths and sections, lengths and words; then the API documentation

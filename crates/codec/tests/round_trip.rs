@@ -106,6 +106,51 @@ fn every_method_rebuilds_the_tar() {
     }
 }
 
+/// The same words, three at a time in another order: too short for operations, but good as a dictionary.
+fn reordered(text: &[u8]) -> Vec<u8> {
+    let line = |line: &[u8]| {
+        let words: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
+        let mut threes: Vec<Vec<u8>> = words.chunks(3).map(|three| three.join(&b' ')).collect();
+        threes.reverse();
+        threes.join(&b' ')
+    };
+    text.split(|&b| b == b'\n').map(line).collect::<Vec<_>>().join(&b'\n')
+}
+
+#[test]
+fn a_patch_is_taken_where_it_is_clearly_smaller_and_says_what_no_other_file_says() {
+    let words = text(31, 30_000);
+    let one = |new: &[u8]| {
+        let mut old_tar = TarBuilder::new();
+        old_tar.file("usr/words", &words).file("usr/more", text(32, 30_000));
+        let mut new_tar = TarBuilder::new();
+        new_tar.file("usr/words", new).file("usr/more", text(32, 30_000));
+        (old_tar.finish(), new_tar.finish())
+    };
+    let with = |method, old: &Vec<u8>, new: &[u8]| {
+        let (delta, report) =
+            make(&[old], new, &Options { version: Version::V2, method, patch_level: 19, ..options() });
+        assert!(rebuild_from_tars(&delta, &[old]) == new, "{method:?}");
+        (delta.len(), report.ops.zstd_dict.ops)
+    };
+    let (old, new) = one(&reordered(&words));
+    let (without, _) = with(Method::Bsdiff, &old, &new);
+    let (smallest, patches) = with(Method::Smallest, &old, &new);
+    assert!(patches == 1 && smallest * 8 < without * 7, "{patches} patches, {smallest} of {without}");
+
+    // Edited in few places: matches do well.
+    let (old, new) = one(&mutate(&words, 33, 6));
+    assert_eq!(with(Method::Smallest, &old, &new), with(Method::Bsdiff, &old, &new));
+
+    // Two files with the same new content: the stream says it once.
+    let mut old = TarBuilder::new();
+    old.file("usr/words", &words).file("usr/more", text(32, 30_000));
+    let mut new = TarBuilder::new();
+    new.file("usr/words", reordered(&words)).file("usr/more", [&reordered(&words)[..], b"end"].concat());
+    let (old, new) = (old.finish(), new.finish());
+    assert_eq!(with(Method::Smallest, &old, &new), with(Method::Bsdiff, &old, &new));
+}
+
 #[test]
 fn renamed_content_is_found_by_likeness() {
     let (old, new) = pair();

@@ -207,8 +207,11 @@ impl Scan<'_> {
                 }
             }
             if at >= next_search {
-                next_search = at + stride;
-                if let Some((pos, len)) = self.finder.find(&self.new[at..], FLOOR) {
+                let barren = self.finder.barren(&self.new[at..]);
+                next_search = at + barren.next_multiple_of(stride).max(stride);
+                if barren == 0
+                    && let Some((pos, len)) = self.finder.find(&self.new[at..], FLOOR)
+                {
                     let border = self.parts[self.part(pos)].end;
                     self.open(at, pos, border);
                     let len = len.min(border - pos);

@@ -15,6 +15,12 @@ pub trait Finder {
     /// The old text.
     fn text(&self) -> &[u8];
 
+    /// So many positions from the start of `new` on have no match, and need no search; 0 says nothing.
+    fn barren(&self, new: &[u8]) -> usize {
+        let _ = new;
+        0
+    }
+
     /// The best match for the start of `new` that is longer than `floor` bytes: its position in the text and its
     /// length. `None` when there is none worth having; a finder may miss matches, it never makes one up.
     fn find(&self, new: &[u8], floor: usize) -> Option<(usize, usize)>;

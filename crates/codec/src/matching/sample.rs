@@ -47,6 +47,17 @@ impl Sampler {
 
     /// Feeds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
+        let (file, mut samples) = (self.file, std::mem::take(&mut self.samples));
+        self.each(bytes, |pos, hash| {
+            let place = u32::try_from(pos >> SampleIndex::PLACE_LOG).unwrap_or(u32::MAX);
+            samples.push(Sample { hash, file, place });
+        });
+        self.samples = samples;
+    }
+
+    /// Feeds the next bytes; `found` gets each sample as the position behind its bytes, and its hash.
+    #[inline(always)]
+    fn each(&mut self, bytes: &[u8], mut found: impl FnMut(u64, u32)) {
         for &byte in bytes {
             self.hash = (self.hash << 1).wrapping_add(GEAR[usize::from(byte)]);
             self.pos += 1;
@@ -55,8 +66,7 @@ impl Sampler {
                 // A run of one byte gives one hash over and over.
                 if hash != self.last {
                     self.last = hash;
-                    let place = u32::try_from(self.pos >> SampleIndex::PLACE_LOG).unwrap_or(u32::MAX);
-                    self.samples.push(Sample { hash, file: self.file, place });
+                    found(self.pos, hash);
                 }
             }
         }
@@ -71,7 +81,12 @@ impl Sampler {
 /// The samples of all old files.
 #[derive(Debug, Default)]
 pub struct SampleIndex {
+    /// Sorted.
     samples: Vec<Sample>,
+    /// Where the samples begin whose hashes have these upper bits; one more entry for the end.
+    begins: Vec<u32>,
+    /// The upper bits of a hash are what is above this many lower ones.
+    lower: u32,
     density: u32,
 }
 
@@ -101,8 +116,30 @@ impl SampleIndex {
 
     /// Sorts samples taken with one `density`.
     pub fn new(mut samples: Vec<Sample>, density: u32) -> Self {
-        samples.sort_unstable();
-        SampleIndex { samples, density }
+        samples.sort_unstable_by_key(|s| (u64::from(s.hash) << 32 | u64::from(s.file), s.place));
+        // About 16 samples for each value of the upper bits.
+        let upper = (samples.len() / 16).next_power_of_two().ilog2().clamp(1, 20);
+        let lower = u32::BITS - upper;
+        let mut begins = vec![0; (1 << upper) + 1];
+        for s in &samples {
+            begins[(s.hash >> lower) as usize + 1] += 1;
+        }
+        for i in 1..begins.len() {
+            begins[i] += begins[i - 1];
+        }
+        SampleIndex { samples, begins, lower, density }
+    }
+
+    /// The samples of one hash.
+    fn of(&self, hash: u32) -> &[Sample] {
+        let upper = (hash >> self.lower) as usize;
+        let (Some(&begin), Some(&end)) = (self.begins.get(upper), self.begins.get(upper + 1)) else {
+            return &[];
+        };
+        let near = &self.samples[begin as usize..end as usize];
+        let from = near.partition_point(|s| s.hash < hash);
+        let same = near[from..].iter().take(MAX_SAME + 1).take_while(|s| s.hash == hash).count();
+        &near[from..from + same]
     }
 
     /// The voting window that an offset is in.
@@ -141,6 +178,29 @@ impl SampleIndex {
         out
     }
 
+    /// Of the samples of `content`, those that touch a byte outside of the `known` stretches, ascending: how many there
+    /// are, and how many of them are also in other files than number `file`.
+    pub fn elsewhere(
+        &self,
+        content: &[u8],
+        known: impl IntoIterator<Item = Range<usize>>,
+        file: u32,
+    ) -> (u32, u32) {
+        let mut known = known.into_iter().peekable();
+        let (mut all, mut shared) = (0, 0);
+        Sampler::new(file, self.density).each(content, |end, hash| {
+            let start = end as usize - WINDOW;
+            while known.next_if(|k| k.end <= start).is_some() {}
+            if known.peek().is_some_and(|k| k.start <= start && end as usize <= k.end) {
+                return;
+            }
+            all += 1;
+            let same = self.of(hash);
+            shared += u32::from(same.len() > MAX_SAME || same.iter().any(|s| s.file != file));
+        });
+        (all, shared)
+    }
+
     /// Chooses up to `most` old files that have, together, most of `content`'s samples: each in its turn the one with most samples
     /// that none before it has. `first`, if given, is chosen in any case. A further file joins for `enough` samples.
     ///
@@ -160,10 +220,9 @@ impl SampleIndex {
         let enough = enough(wanted.len() as u32);
         let mut hits: Vec<&[Sample]> = Vec::new();
         for &hash in &wanted {
-            let from = self.samples.partition_point(|s| s.hash < hash);
-            let same = self.samples[from..].iter().take(MAX_SAME + 1).take_while(|s| s.hash == hash).count();
-            if same > 0 && same <= MAX_SAME {
-                hits.push(&self.samples[from..from + same]);
+            let same = self.of(hash);
+            if !same.is_empty() && same.len() <= MAX_SAME {
+                hits.push(same);
             }
         }
         let mut chosen: Vec<Votes> = Vec::new();
@@ -264,5 +323,23 @@ mod tests {
         assert_eq!(density(170 << 20), 6);
         assert_eq!(density(4 << 30), 10);
         assert_eq!(density(1 << 40), 18);
+    }
+
+    #[test]
+    fn what_files_share_is_told_apart_from_what_they_know() {
+        let density = density(0);
+        let common = binary(1, 40_000);
+        let files: Vec<Vec<u8>> = (0..3).map(|i| [&binary(10 + i, 40_000)[..], &common].concat()).collect();
+        let samples = files.iter().enumerate().flat_map(|(i, f)| {
+            let mut s = Sampler::new(i as u32, density);
+            s.update(f);
+            s.finish()
+        });
+        let index = SampleIndex::new(samples.collect(), density);
+        let (all, shared) = index.elsewhere(&files[0], [], 0);
+        assert!(shared * 3 > all && shared * 3 < all * 2, "{shared} of {all}");
+        let (own, shared) = index.elsewhere(&files[0], std::iter::once(40_000..80_000), 0);
+        assert!(own * 3 > all && shared * 20 < own, "{shared} of {own}");
+        assert_eq!(index.elsewhere(&files[0], [0..10_000, 10_000..80_000], 0).1, 0);
     }
 }

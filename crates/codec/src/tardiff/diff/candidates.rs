@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::effort::means;
 use super::scan::{Scan, Target};
-use super::{DiffError, Options};
+use super::{DiffError, Method, Options};
 use crate::delta::likeness::{self, SMALL, Segment};
 use crate::matching::pairing::{Names, OldName};
 use crate::matching::sample::{SampleIndex, Votes};
@@ -67,6 +67,9 @@ pub(super) struct Planner<'a> {
     by_hash: HashMap<([u8; 32], u64), Vec<usize>>,
     names: Names<'a>,
     samples: SampleIndex,
+    /// Samples of the targets that are searched for, each under its number, where there is a choice between operations
+    /// and patches.
+    new_samples: SampleIndex,
     /// Bytes of old text for one search.
     max_text: u64,
     /// Old files that make up one text, at most.
@@ -80,6 +83,7 @@ pub(super) struct Planner<'a> {
 impl<'a> Planner<'a> {
     pub(super) fn new(
         sources: &'a [OldSource<'a>],
+        new: &dyn ReadAt,
         scan: &'a Scan,
         options: &Options,
         observer: &dyn Observer,
@@ -96,6 +100,7 @@ impl<'a> Planner<'a> {
             by_hash,
             names: Names::new(&names),
             samples: SampleIndex::default(),
+            new_samples: SampleIndex::default(),
             max_text: text_budget(options.memory),
             candidates: means(options.effort).candidates,
             joins: means(options.effort).joins,
@@ -105,6 +110,15 @@ impl<'a> Planner<'a> {
         if planner.plans.contains(&Plan::Search) {
             let files: Vec<Section<'_>> = sources.iter().map(|s| s.content).collect();
             planner.samples = likeness::sample_all(&files, options.threads, observer)?;
+            if options.method == Method::Smallest {
+                let searched = |(t, plan): (&Target, &Plan)| match plan {
+                    Plan::Search => Section::new(new, t.offset, t.size),
+                    _ => Section::new(new, t.offset, 0),
+                };
+                let files: Vec<Section<'_>> =
+                    planner.targets.iter().zip(&planner.plans).map(searched).collect();
+                planner.new_samples = likeness::sample_all(&files, options.threads, observer)?;
+            }
         }
         Ok(planner)
     }
@@ -133,6 +147,17 @@ impl<'a> Planner<'a> {
     pub(super) fn open_path(&self, source: usize, target: usize) -> usize {
         let wanted = &self.targets[target].paths;
         self.sources[source].paths.iter().position(|p| wanted.iter().any(|t| t == p)).unwrap_or(0)
+    }
+
+    /// Of the samples of a target that lie outside of the `known` stretches of its content: how many there are, and how
+    /// many of them other changed files have, too.
+    pub(super) fn shared(
+        &self,
+        target: usize,
+        content: &[u8],
+        known: impl IntoIterator<Item = Range<usize>>,
+    ) -> (u32, u32) {
+        self.new_samples.elsewhere(content, known, target as u32)
     }
 
     /// The old text for `content`, a piece of target `target` that starts at `offset` in it.

@@ -49,11 +49,11 @@ const MEANS: [Means; 9] = {
         row(Blocks(32), 1, 1, 10).level(3, 3),
         row(Blocks(16), 1, 2, 10).level(6, 6),
         row(Blocks(8), 1, 2, 10).level(9, 9),
-        row(Suffixes, 4, 2, 10).level(16, 9).tuned(false, 3, 256),
-        row(Suffixes, 1, 4, 20).level(19, 15).tuned(false, 5, 999),
-        row(Suffixes, 1, 4, 20).level(19, 17).tuned(false, 7, 2048),
-        row(Suffixes, 1, 6, 30).level(19, 18).tuned(true, 7, 999),
-        row(Suffixes, 1, 8, 40).level(22, 19).tuned(true, 8, 2048),
+        row(Suffixes, 4, 2, 10).level(16, 12).tuned(false, 3, 256),
+        row(Suffixes, 1, 4, 20).level(19, 17).tuned(false, 5, 999),
+        row(Suffixes, 1, 4, 20).level(19, 19).tuned(false, 7, 2048),
+        row(Suffixes, 1, 6, 30).level(19, 19).tuned(true, 7, 999),
+        row(Suffixes, 1, 8, 40).level(22, 22).tuned(true, 8, 2048),
         row(Suffixes, 1, 8, 40).level(22, 22).tuned(true, 9, 4095),
     ]
 };

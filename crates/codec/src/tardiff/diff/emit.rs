@@ -23,6 +23,15 @@ const COPY_RUN: usize = 512;
 const LARGE_BLOCK: usize = 32;
 /// Bytes of opcode and size of two operations, about.
 const OP_COST: usize = 6;
+/// A patch must be smaller than the estimate of what it replaces by this part of itself: the estimate is too high, since
+/// the stream goes on with what it learned from other files.
+const CLEARLY: usize = 5;
+/// A file gets no patch if other changed files have more than this part of the samples of what is new in it, or if these
+/// samples are too few to tell.
+const SHARED: u32 = 8;
+const ENOUGH_SAMPLES: u32 = 8;
+/// libzstd level of that estimate, at most.
+const ESTIMATE_LEVEL: i32 = 9;
 /// Bytes of a delta without operations: what an estimate by a delta of its own has too much.
 const EMPTY_DELTA: usize = 21;
 /// Bytes handled at once while writing.
@@ -119,12 +128,14 @@ impl<'a> Matcher<'a> {
         options: &'a Options,
         observer: &'a dyn Observer,
     ) -> Self {
-        // A piece and its text must fit the budget together; a patch frame needs the file whole.
+        // A piece and its text must fit the budget together; a patch frame needs the file whole. Where there is a choice
+        // between the two, only files that are one piece anyway have it.
         let most = text_budget(options.memory) / 2;
         let mut pieces = Vec::new();
         for (target, _) in planner.plans.iter().enumerate().filter(|(_, p)| **p == Plan::Search) {
             let t = &scan.targets[target];
-            let whole = options.method != Method::Bsdiff && t.size < options.max_patch_size;
+            let whole = matches!(options.method, Method::Zstd | Method::ZstdThenBsdiff)
+                && t.size < options.max_patch_size;
             let step = if whole { t.size } else { most };
             let mut at = 0;
             while at < t.size {
@@ -141,26 +152,66 @@ impl<'a> Matcher<'a> {
             Section::new(self.new, piece.offset, piece.len as u64).to_vec().map_err(DiffError::Read)?;
         let offset = piece.offset - self.scan.targets[piece.target].offset;
         let segments = self.planner.text(piece.target, offset, &content);
-        let patch = match self.options.method {
-            Method::Bsdiff => None,
-            _ => self.patch(piece, &content, &segments, memory)?,
-        };
-        match (self.options.method, patch) {
-            (Method::Zstd, None) => Ok(Outcome::Matches(Vec::new())),
-            (Method::Zstd | Method::ZstdThenBsdiff, Some(patch)) => Ok(patch),
-            (_, patch) => {
+        match self.options.method {
+            Method::Bsdiff => Ok(Outcome::Matches(self.approximate(piece, &content, &segments, memory)?)),
+            Method::Zstd => {
+                let patch = self.patch(piece, &content, &segments, memory)?;
+                Ok(patch.unwrap_or(Outcome::Matches(Vec::new())))
+            }
+            Method::ZstdThenBsdiff => match self.patch(piece, &content, &segments, memory)? {
+                Some(patch) => Ok(patch),
+                None => Ok(Outcome::Matches(self.approximate(piece, &content, &segments, memory)?)),
+            },
+            Method::Smallest => {
                 let matches = self.approximate(piece, &content, &segments, memory)?;
-                match patch {
-                    Some(Outcome::Frame { source, path, frame })
-                        if frame.len() + self.planner.sources[source].paths[path].len() + OP_COST
-                            < self.estimate(&content, piece, &matches)? =>
-                    {
-                        Ok(Outcome::Frame { source, path, frame })
-                    }
-                    _ => Ok(Outcome::Matches(matches)),
-                }
+                let patch = self.smaller_patch(piece, &content, &segments, &matches, memory)?;
+                Ok(patch.unwrap_or(Outcome::Matches(matches)))
             }
         }
+    }
+
+    /// The patch of a piece where it is smaller than its matches by a clear measure. Tried only
+    /// * where matches leave more literal bytes than bytes that differ, as in text: elsewhere a patch is hardly ever
+    ///   smaller, and takes longest;
+    /// * where no other changed file has what is new in this one: the stream says such things once for all files, but
+    ///   a patch says them for itself.
+    fn smaller_patch(
+        &self,
+        piece: Piece,
+        content: &[u8],
+        segments: &[Segment],
+        matches: &[FileMatch],
+        memory: &dyn Memory,
+    ) -> Result<Option<Outcome>, DiffError> {
+        let mut literal = content.len();
+        let mut differing = 0;
+        for m in matches {
+            let new = &content[(m.new - piece.offset) as usize..][..m.len as usize];
+            let old = Section::new(&self.planner.sources[m.source].content, m.old, m.len).to_vec();
+            let old = old.map_err(DiffError::Read)?;
+            differing += new.iter().zip(&old).filter(|(n, o)| n != o).count();
+            literal -= new.len();
+        }
+        let known = matches.iter().map(|m| {
+            let from = (m.new - piece.offset) as usize;
+            from..from + m.len as usize
+        });
+        if literal <= differing {
+            return Ok(None);
+        }
+        let (all, shared) = self.planner.shared(piece.target, content, known);
+        if all < ENOUGH_SAMPLES || shared > all / SHARED {
+            return Ok(None);
+        }
+        let estimate = self.estimate(content, piece, matches)?;
+        let patch = self.patch(piece, content, segments, memory)?;
+        Ok(patch.filter(|patch| match patch {
+            Outcome::Frame { source, path, frame } => {
+                let open = self.planner.sources[*source].paths[*path].len() + OP_COST;
+                frame.len() + frame.len() / CLEARLY + open < estimate
+            }
+            Outcome::Matches(_) => false,
+        }))
     }
 
     /// Approximate matches of a piece in its text.
@@ -287,8 +338,10 @@ impl<'a> Matcher<'a> {
 
     /// About how many bytes matches and the literals between them take in the delta, OPEN included.
     fn estimate(&self, content: &[u8], piece: Piece, matches: &[FileMatch]) -> Result<usize, DiffError> {
-        // The stream itself will do better than one that starts afresh, so much effort would be wasted here.
-        let stream = StreamOptions::level(self.options.stream.level.min(15), 23);
+        // The stream itself will do better than one that starts afresh, so much effort would be wasted here. A window
+        // that is no larger than what is written saves most of the time.
+        let window_log = content.len().max(1 << 10).next_power_of_two().ilog2().min(23);
+        let stream = StreamOptions::level(self.options.stream.level.min(ESTIMATE_LEVEL), window_log);
         let mut writer = OpWriter::new(Vec::new(), self.options.version, stream).map_err(DiffError::Write)?;
         let mut at = 0;
         for m in matches {

@@ -31,7 +31,7 @@ pub enum Method {
     Zstd,
     /// ZSTDDICT where both sizes allow it, else approximate matches: upstream's `auto`.
     ZstdThenBsdiff,
-    /// Whichever of the two comes out smaller.
+    /// Approximate matches, or ZSTDDICT where that comes out clearly smaller.
     Smallest,
 }
 
@@ -161,7 +161,7 @@ pub fn diff_from(
 ) -> Result<Report, DiffError> {
     let sources = candidates::sources(tree, old, options);
     let scan = scan::scan(new, &sources, options, observer)?;
-    let planner = candidates::Planner::new(&sources, &scan, options, observer)?;
+    let planner = candidates::Planner::new(&sources, new, &scan, options, observer)?;
     let (ops, stream_bytes, files) = emit::emit(new, &scan, &planner, out, options, observer)?;
     observer.progress(Stage::Diff, new.size(), new.size());
     Ok(Report {
