@@ -40,7 +40,8 @@ pub enum Command {
     Inspect(Inspect),
     /// Show which files of the new archive cost how many bytes of a delta.
     ///
-    /// OLD is one directory or the old archives in order. The cost of a file is an estimate: what its operations add
+    /// OLD is one directory or the old archives in order; or OLD and NEW are images, and DELTA is a delta artifact (or NEW
+    /// again, for the delta that lies beside it). The cost of a file is an estimate: what its operations add
     /// to a compressed stream, scaled so that all files together give the exact size of the delta.
     Explain(Explain),
     /// Copy an image, or an index with all its images.
@@ -480,7 +481,7 @@ pub struct RegistryOptions {
 #[derive(Debug, Args)]
 #[command(override_usage = "coracle explain [OPTIONS] <OLD>... <NEW> <DELTA>")]
 pub struct Explain {
-    /// One directory or old archives in order, the new archive, the delta between them
+    /// One directory or old archives in order, the new archive, the delta between them; or three images by name
     #[arg(required = true, num_args = 3.., value_names = ["OLD", "NEW", "DELTA"])]
     pub paths: Vec<PathBuf>,
     /// How many files to show
@@ -489,6 +490,11 @@ pub struct Explain {
     /// Show all files
     #[arg(long, conflicts_with = "top")]
     pub all: bool,
+    /// Of a list the delta for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<Platform>,
+    #[command(flatten)]
+    pub registry: RegistryOptions,
     #[command(flatten)]
     pub shared: Shared,
 }

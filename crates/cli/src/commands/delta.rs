@@ -2,6 +2,8 @@
 
 mod shown;
 
+pub(super) use shown::payload as payload_name;
+
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::{Instant, SystemTime};

@@ -2,9 +2,13 @@
 
 use coracle_codec::delta::Cost;
 use coracle_codec::tardiff::{Explanation, MemberCost};
+use coracle_engine::artifact::explain as artifact;
 use coracle_engine::explain::{Explained, Request, run as attribute};
+use coracle_engine::image::ImageName;
 use serde_json::json;
 
+use super::delta::payload_name;
+use super::images::{environment, image_name};
 use super::{
     FULL_MEMORY, archive_limits, delta_limits, native, native_limits, op_rows, print, show, watched,
 };
@@ -18,6 +22,9 @@ pub fn run(args: &Explain) -> Result<(), Failure> {
     let [source @ .., new, delta] = args.paths.as_slice() else {
         return Err(Failure::usage("explain takes old archives or a directory, a new archive and a delta"));
     };
+    if args.paths.iter().any(|path| path.to_str().is_some_and(ImageName::has_transport)) {
+        return images(args);
+    }
     let request = Request {
         source: source.to_vec(),
         new: new.clone(),
@@ -45,6 +52,103 @@ pub fn run(args: &Explain) -> Result<(), Failure> {
         as_text(&path, &found, &members, shown)
     };
     print(&text)
+}
+
+/// Shows what each file of an image costs in a delta artifact.
+fn images(args: &Explain) -> Result<(), Failure> {
+    let names: Vec<ImageName> =
+        args.paths.iter().map(|path| image_name(&path.to_string_lossy())).collect::<Result<_, _>>()?;
+    let [old, new, delta] = names.as_slice() else {
+        return Err(Failure::usage("of images explain takes the old one, the new one and the delta"));
+    };
+    let (environment, _runtime) = environment(&args.registry, &args.shared)?;
+    let request = artifact::Request {
+        old: old.clone(),
+        new: new.clone(),
+        delta: delta.clone(),
+        platform: args.platform.clone(),
+        jobs: super::diff::all_cores(),
+        limits: delta_limits(&args.shared, FULL_MEMORY),
+        native_limits: native_limits(&args.shared, FULL_MEMORY),
+    };
+    let found = watched(&args.shared, false, |context| artifact::run(&request, &environment, context))
+        .map_err(Failure::without_memory_option)?;
+    let members = by_cost(&found.members, |m| m.delta_bytes);
+    let name = delta.to_string();
+    if args.shared.json {
+        return print(&images_json(&name, &found, &members));
+    }
+    let shown = if args.all { members.len() } else { args.top.min(members.len()) };
+    print(&images_text(&name, &found, &members, shown))
+}
+
+fn images_json(name: &str, x: &artifact::Explained, members: &[&artifact::Member]) -> String {
+    let layers: Vec<_> = x
+        .layers
+        .iter()
+        .map(|layer| {
+            json!({
+                "number": layer.number,
+                "diff_id": layer.diff_id.to_string(),
+                "bytes": layer.bytes,
+                "content": layer.payload.map_or("same", payload_name),
+            })
+        })
+        .collect();
+    let members: Vec<_> = members
+        .iter()
+        .map(|m| {
+            json!({
+                "layer": m.layer,
+                "path": member_name(m.cost, &m.path),
+                "cost": m.cost.name(),
+                "size": m.size,
+                "delta_bytes": m.delta_bytes,
+            })
+        })
+        .collect();
+    json!({
+        "kind": "delta-explain",
+        "name": name,
+        "dialect": x.dialect.name(),
+        "digest": x.digest.to_string(),
+        "bytes": x.bytes,
+        "layers": layers,
+        "members": members,
+    })
+    .to_string()
+}
+
+fn images_text(name: &str, x: &artifact::Explained, members: &[&artifact::Member], shown: usize) -> String {
+    let mut out = format!("{name}: {}, {} bytes for layers\n\n", x.dialect, grouped(x.bytes));
+    let rows: Vec<Vec<String>> = x
+        .layers
+        .iter()
+        .map(|layer| {
+            let content = layer.payload.map_or("same in both", payload_name).to_owned();
+            vec![layer.number.to_string(), grouped(layer.bytes), percent(layer.bytes, x.bytes), content]
+        })
+        .collect();
+    let right = |name| (name, Align::Right);
+    out += &render(&[right("layer"), right("bytes"), right("of delta"), ("content", Align::Left)], &rows);
+    out += "\n";
+    out += &kinds_table(x.members.iter().map(|m| (m.cost, m.size, m.delta_bytes)), x.bytes);
+    out += &format!("\nlargest {shown} of {}:\n", grouped(members.len() as u64));
+    let rows: Vec<Vec<String>> = members[..shown]
+        .iter()
+        .map(|m| {
+            vec![
+                grouped(m.delta_bytes),
+                percent(m.delta_bytes, x.bytes),
+                grouped(m.size),
+                m.cost.name().to_owned(),
+                member_name(m.cost, &m.path),
+                m.layer.to_string(),
+            ]
+        })
+        .collect();
+    let header = [&MEMBER_COLUMNS[..], &[("layer", Align::Right)]].concat();
+    out + &render(&header, &rows)
 }
 
 /// Members of any codec's explanation, the most expensive first.

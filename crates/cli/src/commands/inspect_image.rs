@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use coracle_codec::artifact::Artifact;
 use coracle_codec::oci::Descriptor;
 use coracle_engine::image::show::{Content, Image, Shown, run as look};
 use serde_json::{Value, json};
@@ -61,9 +62,62 @@ fn as_json(name: &str, shown: &Shown) -> String {
             out["layers"] = layers.collect();
             out["subject"] = json!(image.subject.as_ref().map(descriptor));
             out["annotations"] = json!(image.annotations);
+            if let Some(delta) = &image.delta {
+                out["delta"] = delta_json(delta);
+            }
         }
     }
     out.to_string()
+}
+
+fn delta_json(delta: &Artifact) -> Value {
+    let layers = delta.layers.iter().map(|layer| {
+        json!({
+            "to": layer.to.to_string(),
+            "digest": layer.blob.digest.to_string(),
+            "bytes": layer.blob.size,
+            "media_type": layer.blob.media_type,
+            "uncompressed_bytes": layer.uncompressed_size,
+        })
+    });
+    json!({
+        "dialect": delta.dialect.name(),
+        "target": delta.target_manifest.digest.to_string(),
+        "target_config": delta.target_config.digest.to_string(),
+        "source": delta.source.map(|digest| digest.to_string()),
+        "source_config": delta.source_config.to_string(),
+        "source_created": delta.source_created,
+        "bytes": delta.layer_bytes(),
+        "layers": layers.collect::<Vec<_>>(),
+    })
+}
+
+fn delta_text(delta: &Artifact) -> String {
+    let mut out = format!("delta: {}, {} bytes for layers\n", delta.dialect, grouped(delta.layer_bytes()));
+    out += &format!("to: {}\n", delta.target_manifest.digest);
+    if let Some(source) = &delta.source {
+        out += &format!("from: {source}\n");
+    }
+    out += &format!("from the image with config: {}\n", delta.source_config);
+    if let Some(created) = &delta.source_created {
+        out += &format!("made: {}\n", clean(created));
+    }
+    let rows: Vec<Vec<String>> = delta
+        .layers
+        .iter()
+        .map(|layer| {
+            let size = layer.uncompressed_size.map(grouped).unwrap_or_default();
+            vec![grouped(layer.blob.size), size, layer.to.to_string(), clean(&layer.blob.media_type)]
+        })
+        .collect();
+    let header = [
+        ("bytes", Align::Right),
+        ("uncompressed", Align::Right),
+        ("makes layer", Align::Left),
+        ("type", Align::Left),
+    ];
+    out += &format!("\n{} layers:\n", rows.len());
+    out + &render(&header, &rows)
 }
 
 fn as_text(name: &str, shown: &Shown) -> String {
@@ -91,6 +145,9 @@ fn as_text(name: &str, shown: &Shown) -> String {
 }
 
 fn image_text(image: &Image) -> String {
+    if let Some(delta) = &image.delta {
+        return delta_text(delta);
+    }
     let mut out = String::new();
     if let Some(kind) = &image.artifact_type {
         out += &format!("artifact: {}\n", clean(kind));

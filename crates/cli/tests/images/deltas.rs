@@ -303,3 +303,42 @@ fn archives_through_pipes() {
     let copied = site.place.ok("copy oci:out/new:x oci-archive:-");
     assert_eq!(copied.stdout.len() % 512, 0);
 }
+
+/// `inspect` knows artifacts, `explain` says what each file costs, by both forms of delta.
+#[test]
+fn shown_and_explained() {
+    let site = Site::new();
+    let (_, new, made) = published(&site);
+    for delta in made["deltas"].as_array().unwrap() {
+        let name = format!("docker://{{registry}}/app@{}", delta["digest"].as_str().unwrap());
+        let shown = site.json(&format!("inspect --tls-verify=false {name}"));
+        assert_eq!(
+            (&shown["delta"]["dialect"], &shown["delta"]["target"], &shown["delta"]["bytes"]),
+            (&delta["dialect"], &new.digest().into(), &delta["bytes"])
+        );
+        let text = site.place.ok(&site.line(&format!("inspect --tls-verify=false {name}"))).text();
+        assert!(text.contains("makes layer") && text.contains(&new.digest()), "{text}");
+        let told = site.json(&format!("explain --tls-verify=false oci:in/1:image oci:in/2:image {name}"));
+        let sum = |part: &str, key: &str| -> u64 {
+            told[part].as_array().unwrap().iter().map(|row| row[key].as_u64().unwrap()).sum()
+        };
+        assert_eq!(told["bytes"], delta["bytes"]);
+        assert_eq!(sum("layers", "bytes"), told["bytes"].as_u64().unwrap());
+        let whole: u64 = told["layers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|layer| layer["content"] == "layer")
+            .map(|layer| layer["bytes"].as_u64().unwrap())
+            .sum();
+        assert_eq!(sum("members", "delta_bytes") + whole, told["bytes"].as_u64().unwrap());
+        let paths: Vec<&str> =
+            told["members"].as_array().unwrap().iter().map(|m| m["path"].as_str().unwrap()).collect();
+        assert!(paths.contains(&"version") || whole > 0, "{paths:?}");
+    }
+    let text = site
+        .place
+        .ok(&site.line("explain --tls-verify=false docker://{registry}/app:1 docker://{registry}/app:2 docker://{registry}/app:2"))
+        .text();
+    assert!(text.contains("same in both") && text.contains("etc/kept"), "{text}");
+}

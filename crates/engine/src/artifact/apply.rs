@@ -1,6 +1,6 @@
 //! Applying a delta: from the source image, or its files, to the target image.
 
-mod find;
+pub(in crate::artifact) mod find;
 mod rebuild;
 
 use std::collections::HashSet;
@@ -24,7 +24,8 @@ use crate::image::{Destination, Environment, ImageName, Source, Transport};
 use crate::source::TreeSource;
 use crate::{Context, Error};
 
-use find::{Content, Wanted};
+use find::{Content, Finder, Wanted};
+pub(in crate::artifact) use rebuild::merge;
 use rebuild::{Old, Rebuilder};
 
 /// What to apply to what.
@@ -160,25 +161,30 @@ enum From {
 impl Work<'_> {
     fn run(&self) -> Result<Applied, Error> {
         let base = match &self.request.base {
-            Base::Image(name) => Some(self.base_image(name)?),
+            Base::Image(name) => Some(Image::open(
+                name,
+                self.request.platform.as_ref(),
+                self.environment,
+                self.stop,
+                self.context,
+            )?),
             Base::Tree(_) | Base::Ostree(..) => None,
         };
-        let wanted = self.find(base.as_ref())?;
+        let finder = Finder {
+            delta: &self.request.delta,
+            base: &self.request.base,
+            platform: self.request.platform.as_ref(),
+            environment: self.environment,
+            context: self.context,
+            stop: self.stop,
+        };
+        let wanted = finder.find(base.as_ref())?;
         self.check_layers(&wanted, base.as_ref())?;
         // Not before: a folder would be made for a delta that cannot be applied.
         let destination = self.environment.destination(&self.request.destination, self.stop, self.context)?;
         let old = self.old(&wanted, base)?;
         let ready = self.layers(&wanted, &old, destination.as_ref())?;
         self.finish(&wanted, ready, destination)
-    }
-
-    fn base_image(&self, name: &ImageName) -> Result<Image, Error> {
-        let source = self.environment.source(name, self.stop, self.context)?;
-        let platform = self.request.platform.as_ref().unwrap_or(&self.environment.host);
-        let root = source.root()?;
-        let (document, _) =
-            crate::image::copy::choose(source.as_ref(), root, platform, &self.environment.limits)?;
-        Image::of(source, document, self.environment)
     }
 
     /// Fails early if a layer can come from nowhere.
@@ -239,7 +245,7 @@ impl Work<'_> {
     fn layers(&self, wanted: &Wanted, old: &Old, destination: &dyn Destination) -> Result<Vec<Ready>, Error> {
         let merged = match old {
             Old::Image { image, layers } if !layers.0.is_empty() => {
-                Some(rebuild::merge(&layers.in_order(image.config.diff_ids()), self.context)?)
+                Some(merge(&layers.in_order(image.config.diff_ids()), self.context)?)
             }
             _ => None,
         };

@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use coracle_codec::compress::{self, Compression};
 use coracle_codec::digest::{Digest, Hashing};
-use coracle_codec::oci::{Document, ImageConfig, Manifest, Mismatch, Verifier};
+use coracle_codec::oci::{Document, ImageConfig, Manifest, Mismatch, Platform, Verifier};
 use coracle_sys::spool::spool_file;
 
-use crate::Error;
 use crate::image::blob::{Blob, Progress, reading};
-use crate::image::copy::in_parallel;
-use crate::image::{Environment, Source, config_of};
+use crate::image::copy::{choose, in_parallel};
+use crate::image::stop::Stop;
+use crate::image::{Environment, ImageName, Source, config_of};
 use crate::input::Archive;
+use crate::{Context, Error};
 
 /// An image that was found: its documents, and where its blobs are.
 #[derive(Clone)]
@@ -40,6 +41,21 @@ pub(crate) struct Reading<'a> {
 }
 
 impl Image {
+    /// The image that a name leads to, of an index the one for `platform` or for this machine.
+    pub(crate) fn open(
+        name: &ImageName,
+        platform: Option<&Platform>,
+        environment: &Environment,
+        stop: &Stop,
+        context: &Context<'_>,
+    ) -> Result<Self, Error> {
+        let source = environment.source(name, stop, context)?;
+        let root = source.root()?;
+        let platform = platform.unwrap_or(&environment.host);
+        let (document, _) = choose(source.as_ref(), root, platform, &environment.limits)?;
+        Image::of(source, document, environment)
+    }
+
     /// Reads the config of a manifest.
     pub(crate) fn of(
         source: Arc<dyn Source>,

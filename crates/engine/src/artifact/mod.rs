@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`create`] | deltas from old images to a new one, into a layout, an archive or a registry |
 //! | [`apply`] | a delta and its source in, the target out |
+//! | [`explain`] | what each file of the target costs in a delta |
 //! | [`list`] | what deltas there are for an image, and mending their lists |
 //! | [`prune`] | removing deltas that nobody needs any more |
 //! | [`push`] | deltas from a layout or an archive into a registry |
@@ -17,6 +18,7 @@
 pub mod apply;
 mod assembled;
 pub mod create;
+pub mod explain;
 mod layers;
 pub mod list;
 mod ostree;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use coracle_codec::artifact::Artifact;
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{Descriptor, Document, Platform};
 
@@ -56,6 +57,8 @@ pub struct Image {
     pub annotations: BTreeMap<String, String>,
     /// What it is about, if it says so.
     pub subject: Option<Descriptor>,
+    /// What it holds if it is a delta artifact.
+    pub delta: Option<Artifact>,
 }
 
 /// Looks at an image; of an index at the image for `platform`, if given. Blocks, and must not be called on a thread of
@@ -87,7 +90,15 @@ pub fn run(
                 } else {
                     None
                 };
+                let delta = match Artifact::dialect_of(manifest) {
+                    Some(_) => Some(Artifact::parse(manifest).map_err(|error| Error::Artifact {
+                        image: source.name().to_owned(),
+                        error: Box::new(error),
+                    })?),
+                    None => None,
+                };
                 Content::Image(Box::new(Image {
+                    delta,
                     platform: config.as_ref().and_then(|config| config.platform().cloned()),
                     created: config.as_ref().and_then(|config| config.created().map(str::to_owned)),
                     config: manifest.config().clone(),

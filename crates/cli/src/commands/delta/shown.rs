@@ -15,7 +15,7 @@ use super::super::Cost;
 use crate::size::{grouped, human, percent};
 use crate::table::{Align, render};
 
-fn payload(payload: Payload) -> &'static str {
+pub(in crate::commands) fn payload(payload: Payload) -> &'static str {
     match payload {
         Payload::TarDiff(version) if version.number() == 1 => "tar-diff-1",
         Payload::TarDiff(_) => "tar-diff-2",

@@ -9,34 +9,36 @@ use coracle_codec::artifact::{
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{Descriptor, Document, ImageConfig, Index, Manifest, Platform};
 
-use super::{Base, Work};
-use crate::Error;
+use super::Base;
 use crate::artifact::layers::Image;
 use crate::image::copy::choose;
+use crate::image::stop::Stop;
+use crate::image::{Environment, ImageName};
 use crate::image::{Source, small_blob};
+use crate::{Context, Error};
 
 /// A target with all that leads to it.
-pub(super) struct Wanted {
+pub(in crate::artifact) struct Wanted {
     /// The delta as named.
-    pub(super) name: String,
+    pub(in crate::artifact) name: String,
     /// Where the delta's content is.
-    pub(super) source: Arc<dyn Source>,
-    pub(super) target: Target,
-    pub(super) dialect: Dialect,
+    pub(in crate::artifact) source: Arc<dyn Source>,
+    pub(in crate::artifact) target: Target,
+    pub(in crate::artifact) dialect: Dialect,
     /// Digest of the delta's manifest.
-    pub(super) delta: Digest,
+    pub(in crate::artifact) delta: Digest,
     /// The config that the source must have, if the delta says.
-    pub(super) source_config: Option<Digest>,
+    pub(in crate::artifact) source_config: Option<Digest>,
     /// For each layer of the target where it comes from.
-    pub(super) contents: Vec<Content>,
-    pub(super) notes: Vec<String>,
+    pub(in crate::artifact) contents: Vec<Content>,
+    pub(in crate::artifact) notes: Vec<String>,
     /// Bytes of layers made by deltas.
-    pub(super) rebuilt: AtomicU64,
+    pub(in crate::artifact) rebuilt: AtomicU64,
 }
 
 /// Where a layer comes from.
 #[derive(Debug, Clone)]
-pub(super) enum Content {
+pub(in crate::artifact) enum Content {
     /// The source has it.
     Source,
     /// This content makes it, or is it; which of the two only its bytes tell.
@@ -53,7 +55,7 @@ pub(super) enum Content {
 
 impl Content {
     /// Bytes that are read for it.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::artifact) fn bytes(&self) -> u64 {
         match self {
             Content::Source => 0,
             Content::Delta { blob, .. } | Content::Target(blob) => blob.size,
@@ -61,10 +63,20 @@ impl Content {
     }
 }
 
-impl Work<'_> {
+/// What is looked for, and from where.
+pub(in crate::artifact) struct Finder<'a> {
+    pub(in crate::artifact) delta: &'a ImageName,
+    pub(in crate::artifact) base: &'a Base,
+    pub(in crate::artifact) platform: Option<&'a Platform>,
+    pub(in crate::artifact) environment: &'a Environment,
+    pub(in crate::artifact) context: &'a Context<'a>,
+    pub(in crate::artifact) stop: &'a Stop,
+}
+
+impl Finder<'_> {
     /// Finds the delta.
-    pub(super) fn find(&self, base: Option<&Image>) -> Result<Wanted, Error> {
-        let source = self.environment.source(&self.request.delta, self.stop, self.context)?;
+    pub(in crate::artifact) fn find(&self, base: Option<&Image>) -> Result<Wanted, Error> {
+        let source = self.environment.source(self.delta, self.stop, self.context)?;
         let root = source.root()?;
         match &root {
             Document::Index(index) if lists_deltas(index) => {
@@ -84,7 +96,7 @@ impl Work<'_> {
     }
 
     fn platform(&self, base: Option<&Image>) -> Platform {
-        let asked = self.request.platform.clone();
+        let asked = self.platform.cloned();
         let same = base.and_then(|base| base.config.platform().cloned());
         asked.or(same).unwrap_or_else(|| self.environment.host.clone())
     }
@@ -132,7 +144,7 @@ impl Work<'_> {
                 .collect();
             return Err(Error::NoDelta {
                 image: source.name().to_owned(),
-                base: self.request.base.to_string(),
+                base: self.base.to_string(),
                 reason: format!("the list has {}", kinds.join(", ")),
             });
         };
@@ -147,7 +159,7 @@ impl Work<'_> {
 
     /// Native deltas need old archives, which an extracted tree does not have.
     fn can_read(&self, dialect: Dialect) -> bool {
-        dialect != Dialect::Coracle || matches!(self.request.base, Base::Image(_))
+        dialect != Dialect::Coracle || matches!(self.base, Base::Image(_))
     }
 
     /// A delta between two images, with the documents that it holds.
@@ -170,7 +182,7 @@ impl Work<'_> {
         let raw = small_blob(source.as_ref(), &artifact.target_config, "target config", limits.config_bytes)?;
         let config = ImageConfig::parse(raw, limits).map_err(document)?;
         let target = Target::new(&artifact, target, config).map_err(bad)?;
-        if let Some(asked) = &self.request.platform
+        if let Some(asked) = self.platform
             && let Some(has) = target.config.platform()
             && has.fits(asked).is_none()
         {
@@ -249,7 +261,7 @@ impl Work<'_> {
                 (0, None) if base.is_none() => "deltas between layers need the source as an image".to_owned(),
                 _ => format!("{} deltas start from others", all + layers.len()),
             };
-            let base = self.request.base.to_string();
+            let base = self.base.to_string();
             return Err(Error::NoDelta { image: target.source.name().to_owned(), base, reason });
         }
         Ok(Wanted {
@@ -296,7 +308,7 @@ impl Work<'_> {
         }
         Err(Error::NoDelta {
             image: target.source.name().to_owned(),
-            base: self.request.base.to_string(),
+            base: self.base.to_string(),
             reason: "there are deltas from several images, and files do not tell which they are of: name one by its \
                      digest"
                 .to_owned(),

@@ -38,7 +38,7 @@ pub(super) enum Old {
 }
 
 /// The merged tree of old layers.
-pub(super) fn merge(layers: &[Arc<Archive>], context: &Context<'_>) -> Result<Tree, Error> {
+pub(in crate::artifact) fn merge(layers: &[Arc<Archive>], context: &Context<'_>) -> Result<Tree, Error> {
     let bytes: Vec<&dyn ReadAt> = layers.iter().map(|archive| archive.bytes()).collect();
     let options = MergeOptions { apply_whiteouts: true, hash: false, limits: Default::default() };
     Tree::merge(&bytes, options, context.observer).map_err(|error| match error {

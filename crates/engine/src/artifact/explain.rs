@@ -1,0 +1,208 @@
+//! What each file of the target image costs in a delta artifact.
+
+use std::io::{BufReader, Read};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use coracle_codec::ReadAt;
+use coracle_codec::artifact::{Dialect, Payload};
+use coracle_codec::delta::Cost;
+use coracle_codec::digest::Digest;
+use coracle_codec::native::{self, Sources};
+use coracle_codec::oci::Platform;
+use coracle_codec::source::TarSource;
+use coracle_codec::tardiff;
+
+use super::apply::Base;
+use super::apply::find::{Content, Finder};
+use super::layers::{Checked, Image, Reading};
+use crate::image::blob::{Blob, Progress};
+use crate::image::copy::watched;
+use crate::image::stop::Stop;
+use crate::image::{Environment, ImageName};
+use crate::{Context, Error};
+
+/// What to explain.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The source.
+    pub old: ImageName,
+    /// The target.
+    pub new: ImageName,
+    /// The delta between them; the target again, to take the one that lies beside it.
+    pub delta: ImageName,
+    /// Of lists the one for this platform.
+    pub platform: Option<Platform>,
+    /// Layers unpacked at a time.
+    pub jobs: NonZeroUsize,
+    /// Bounds for tar-diffs.
+    pub limits: tardiff::Limits,
+    /// Bounds for native deltas.
+    pub native_limits: native::Limits,
+}
+
+/// The costs of an artifact.
+#[derive(Debug, Clone)]
+pub struct Explained {
+    /// Its form.
+    pub dialect: Dialect,
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// Bytes of its content for layers.
+    pub bytes: u64,
+    /// The layers of the target.
+    pub layers: Vec<Layer>,
+    /// The members of all layers that deltas make.
+    pub members: Vec<Member>,
+}
+
+/// What a layer costs.
+#[derive(Debug, Clone, Copy)]
+pub struct Layer {
+    /// Its number.
+    pub number: usize,
+    /// Its diff_id.
+    pub diff_id: Digest,
+    /// Bytes of content for it; 0 if the source has it.
+    pub bytes: u64,
+    /// What the content is; `None` if the source has the layer.
+    pub payload: Option<Payload>,
+}
+
+/// What a member of a layer costs.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Number of the layer.
+    pub layer: usize,
+    /// Its name.
+    pub path: Vec<u8>,
+    /// Bytes of its content.
+    pub size: u64,
+    /// How it is made.
+    pub cost: Cost,
+    /// Bytes of the delta, estimated so that all members of a layer give the exact size of its delta.
+    pub delta_bytes: u64,
+}
+
+/// Attributes the bytes of an artifact to the members of the target's layers. Blocks, and must not be called on a thread
+/// of the runtime.
+///
+/// # Errors
+/// See [`Error`].
+pub fn run(request: &Request, environment: &Environment, context: &Context<'_>) -> Result<Explained, Error> {
+    let stop = Stop::new();
+    let progress = Arc::new(Progress { done: AtomicU64::new(0), stop: stop.clone() });
+    watched(context, &progress, 0, || {
+        let platform = request.platform.as_ref();
+        let old = Image::open(&request.old, platform, environment, &stop, context)?;
+        let new = Image::open(&request.new, platform, environment, &stop, context)?;
+        let base = Base::Image(request.old.clone());
+        let finder =
+            Finder { delta: &request.delta, base: &base, platform, environment, context, stop: &stop };
+        let wanted = finder.find(Some(&old))?;
+        if wanted.target.config.raw().digest() != new.config.raw().digest() {
+            let base = request.new.to_string();
+            let (expected, actual) = (wanted.target.config.raw().digest(), new.config.raw().digest());
+            return Err(Error::WrongBase { delta: wanted.name, wanted: expected, base, actual });
+        }
+        let reading = Reading {
+            jobs: request.jobs.get(),
+            progress: &progress,
+            temp_dir: &context.temp_dir,
+            environment,
+        };
+        let all: Vec<usize> = (0..old.config.diff_ids().len()).collect();
+        let changed: Vec<usize> = wanted
+            .contents
+            .iter()
+            .enumerate()
+            .filter(|(_, content)| matches!(content, Content::Delta { .. }))
+            .map(|(number, _)| number)
+            .collect();
+        let old_layers = old.unpack(&all, &reading)?;
+        let new_layers = new.unpack(&changed, &reading)?;
+        let archives = old_layers.in_order(old.config.diff_ids());
+        let old_bytes: Vec<&dyn ReadAt> = archives.iter().map(|archive| archive.bytes()).collect();
+        let merged = super::apply::merge(&archives, context)?;
+        let known: Vec<(Digest, &dyn ReadAt)> =
+            old.config.diff_ids().iter().copied().zip(old_bytes.iter().copied()).collect();
+        let mut found = Explained {
+            dialect: wanted.dialect,
+            digest: wanted.delta,
+            bytes: wanted.contents.iter().map(Content::bytes).sum(),
+            layers: Vec::new(),
+            members: Vec::new(),
+        };
+        for (number, (content, &diff_id)) in
+            wanted.contents.iter().zip(wanted.target.config.diff_ids()).enumerate()
+        {
+            let bytes = content.bytes();
+            let mut layer = Layer { number, diff_id, bytes, payload: None };
+            match content {
+                Content::Source => {}
+                Content::Target(_) => layer.payload = Some(Payload::Layer),
+                Content::Delta { blob, from, .. } => {
+                    let blob = Blob {
+                        source: Arc::clone(&wanted.source),
+                        descriptor: blob.clone(),
+                        what: format!("content for layer {number}"),
+                        progress: Arc::clone(&progress),
+                    };
+                    let checked = Checked::open(&blob)?;
+                    let mut prefix = Vec::new();
+                    let take = checked.clone().take(Payload::PREFIX as u64).read_to_end(&mut prefix);
+                    take.map_err(|error| blob.unreadable(error))?;
+                    let payload = Payload::of_prefix(&prefix);
+                    layer.payload = Some(payload);
+                    let delta = BufReader::new(std::io::Cursor::new(prefix).chain(checked));
+                    let Some(new_layer) = new_layers.get(&diff_id) else { continue };
+                    let title = format!("layer {number}");
+                    match payload {
+                        Payload::Layer => {}
+                        Payload::Native => {
+                            let limits = &request.native_limits;
+                            let sources = Sources::Known(&known);
+                            let told =
+                                native::explain(delta, sources, new_layer.bytes(), limits, context.observer)
+                                    .map_err(|error| Error::ExplainNative { path: title.into(), error })?;
+                            found.members.extend(told.members.into_iter().map(|m| Member {
+                                layer: number,
+                                path: m.path,
+                                size: m.size,
+                                cost: m.cost,
+                                delta_bytes: m.delta_bytes,
+                            }));
+                        }
+                        Payload::TarDiff(_) => {
+                            let upto = from.and_then(|from| {
+                                old.config.diff_ids().iter().position(|other| *other == from)
+                            });
+                            let source = match upto {
+                                None => TarSource::merged(old_bytes.clone(), &merged),
+                                Some(upto) => {
+                                    let below = old_bytes[..=upto].to_vec();
+                                    TarSource::new(below, Default::default(), context.observer)
+                                        .map_err(|error| Error::SelfCheck(error.to_string()))?
+                                }
+                            };
+                            let limits = &request.limits;
+                            let told =
+                                tardiff::explain(delta, new_layer.bytes(), &source, limits, context.observer)
+                                    .map_err(|error| Error::Explain { path: title.into(), error })?;
+                            found.members.extend(told.members.into_iter().map(|m| Member {
+                                layer: number,
+                                path: m.path,
+                                size: m.size,
+                                cost: m.cost,
+                                delta_bytes: m.delta_bytes,
+                            }));
+                        }
+                    }
+                }
+            }
+            found.layers.push(layer);
+        }
+        Ok(found)
+    })
+}
