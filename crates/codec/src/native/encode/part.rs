@@ -157,7 +157,7 @@ impl<'a> Coder<'a> {
             let len = (member.content_len - at).min(step);
             let piece = Section::new(self.new, member.framing.end + at, len).to_vec();
             let piece = piece.map_err(DiffError::Read)?;
-            let segments = self.candidates.text(member, &piece);
+            let segments = self.candidates.text(member, at, &piece);
             let whole = len == member.content_len && self.options.parts.deflate;
             let expanded = if whole { self.expand(piece, &segments) } else { plain(piece) };
             coded.other_streams += expanded.other;
