@@ -286,8 +286,8 @@ fn native(error: &native::Error) -> (Kind, Option<&'static str>) {
         E::Truncated(_) | E::DamagedHead | E::DamagedBlock { .. } => {
             (Kind::Format, Some("the delta is incomplete or damaged; fetch it again"))
         }
-        E::Version(_) | E::UnknownFeatures(_) => {
-            (Kind::Format, Some("a later version of coracle may know it"))
+        E::Version(_) | E::UnknownFeatures(_) | E::NeedsEncoder(_) => {
+            (Kind::Format, Some("another version of coracle may know it"))
         }
         E::MemoryTooLarge { .. } => (Kind::Limit, Some(RAISE_MEMORY)),
         E::OutputTooLarge { .. } => (Kind::Limit, Some("raise --max-size if this is expected")),

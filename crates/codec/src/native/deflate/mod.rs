@@ -4,14 +4,12 @@
 //! from its content and the name of the encoder; the writer proves it for each stream.
 
 mod blocks;
-mod locate;
 mod tokens;
-
-pub use locate::{Stream, locate};
 
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::Error;
+use super::packed::{ExpandError, TOO_LONG, TOO_SHORT};
 use crate::ReadAt;
 
 /// Which program's rules an encoder follows (section 8.2).
@@ -118,17 +116,15 @@ pub(crate) fn guess(content: &[u8], stream: &[u8], likely: Option<Encoder>) -> O
 }
 
 /// Why a stream does not inflate.
-pub(crate) const BAD_STREAM: &str = "it is no deflate stream";
-const TOO_SHORT: &str = "it is shorter than declared";
-const TOO_LONG: &str = "it is longer than declared";
+const BAD_STREAM: &str = "it is no deflate stream";
 
 /// Inflates the stream at `offset` of `input`, of at most `most` bytes: its content, and its own length.
-pub(crate) fn inflate(input: &dyn ReadAt, offset: u64, most: usize) -> Result<(Vec<u8>, u64), InflateError> {
+pub(crate) fn inflate(input: &dyn ReadAt, offset: u64, most: usize) -> Result<(Vec<u8>, u64), ExpandError> {
     let mut state = Decompress::new(false);
     let mut content = Vec::new();
     let (mut at, mut buf) = (offset, vec![0; 1 << 15]);
     loop {
-        let n = input.read_at(at, &mut buf).map_err(InflateError::Read)?;
+        let n = input.read_at(at, &mut buf).map_err(ExpandError::Read)?;
         let mut chunk = &buf[..n];
         loop {
             if content.len() == content.capacity() {
@@ -138,38 +134,31 @@ pub(crate) fn inflate(input: &dyn ReadAt, offset: u64, most: usize) -> Result<(V
             }
             let before = state.total_in();
             let status = state.decompress_vec(chunk, &mut content, FlushDecompress::None);
-            let status = status.map_err(|_| InflateError::Stream(BAD_STREAM))?;
+            let status = status.map_err(|_| ExpandError::Stream(BAD_STREAM))?;
             let used = (state.total_in() - before) as usize;
             chunk = &chunk[used..];
             at += used as u64;
             if content.len() > most {
-                return Err(InflateError::Stream(TOO_LONG));
+                return Err(ExpandError::Stream(TOO_LONG));
             }
             match status {
                 Status::StreamEnd => return Ok((content, state.total_in())),
                 _ if content.len() == content.capacity() => {}
                 _ if chunk.is_empty() => break,
-                _ if used == 0 => return Err(InflateError::Stream(BAD_STREAM)),
+                _ if used == 0 => return Err(ExpandError::Stream(BAD_STREAM)),
                 _ => {}
             }
         }
         if n == 0 {
-            return Err(InflateError::Stream(TOO_SHORT));
+            return Err(ExpandError::Stream(TOO_SHORT));
         }
     }
 }
 
 /// Inflates a stream that must have exactly `len` bytes of content.
-pub(crate) fn inflate_exact(input: &dyn ReadAt, offset: u64, len: usize) -> Result<Vec<u8>, InflateError> {
+pub(crate) fn inflate_exact(input: &dyn ReadAt, offset: u64, len: usize) -> Result<Vec<u8>, ExpandError> {
     let (content, _) = inflate(input, offset, len)?;
-    if content.len() == len { Ok(content) } else { Err(InflateError::Stream(TOO_SHORT)) }
-}
-
-/// Why a stream could not be inflated.
-#[derive(Debug)]
-pub(crate) enum InflateError {
-    Stream(&'static str),
-    Read(std::io::Error),
+    if content.len() == len { Ok(content) } else { Err(ExpandError::Stream(TOO_SHORT)) }
 }
 
 #[cfg(test)]
@@ -212,7 +201,7 @@ mod tests {
     #[test]
     fn damaged_streams_are_told() {
         for bad in [&b""[..], b"\x07", b"\xff\xff\xff\xff", b"\x4b"].map(<[u8]>::to_vec) {
-            assert!(matches!(inflate(&bad, 0, 1000), Err(InflateError::Stream(_))), "{bad:?}");
+            assert!(matches!(inflate(&bad, 0, 1000), Err(ExpandError::Stream(_))), "{bad:?}");
         }
     }
 }
