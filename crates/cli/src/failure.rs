@@ -301,7 +301,7 @@ fn native(error: &native::Error) -> (Kind, Option<&'static str>) {
         | E::WrongFile { .. }
         | E::WrongFiles { .. }
         | E::WrongTree { .. }
-        | E::Inflate { .. } => (Kind::Integrity, Some(WRONG_SOURCE)),
+        | E::Expand { .. } => (Kind::Integrity, Some(WRONG_SOURCE)),
         E::Source { error: OpenError::Io(_), .. } | E::ReadSource(_) | E::Tar { .. } => (Kind::Input, None),
         E::Source { .. } => (Kind::Integrity, Some(WRONG_SOURCE)),
         E::WrongResult { .. } => (Kind::Integrity, None),

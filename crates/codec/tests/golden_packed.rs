@@ -4,16 +4,18 @@ use std::fs;
 
 use coracle_codec::ReadAt;
 use coracle_codec::digest::Digest;
-use coracle_codec::native::{Archive, Base, Block, Head, Options, Origin, apply, diff, packed};
+use coracle_codec::native::{Archive, Base, Block, Head, Options, Origin, apply, diff};
 use coracle_codec::observe::Quiet;
 use coracle_testkit::image::{binary, mutate, text};
-use coracle_testkit::native::{self as second, packed_stream};
+use coracle_testkit::native::{self as second, deflate_stream, packed_stream};
 use coracle_testkit::tar_builder::TarBuilder;
 use serde_json::json;
 
 use crate::golden_native::{folder, number, run, signed, store, stored};
 
 const SET: &str = "native-packed";
+/// What the bad vectors list, unless they say otherwise.
+const NAMES: [&str; 2] = ["liblzma-5.8.4", "zstd-1.5.7"];
 
 /// Fields of an encoder, as a plan holds them.
 fn encoder(fields: &[u64]) -> Vec<u8> {
@@ -46,11 +48,21 @@ fn old() -> Vec<u8> {
         .finish()
 }
 
+/// An image but for its checksums.
+fn png(content: &[u8], encoder: u64) -> Vec<u8> {
+    let stream = deflate_stream(content, encoder).unwrap();
+    let len = (stream.len() as u32 + 6).to_be_bytes();
+    let head = b"\x89PNG\r\n\x1a\n\0\0\0\x02IHDR\x01\x02abcd";
+    [&head[..], &len, b"IDAT\x78\x9c", &stream, b"adlecrc!\0\0\0\0IENDcrc!"].concat()
+}
+
 fn targets() -> Vec<(&'static str, Vec<u8>)> {
     let (a, b) = (mutate(&binary(1, 9000), 5, 9), mutate(&binary(2, 9000), 6, 9));
     let news = [&text(9, 300)[..], &text(3, 6000)].concat();
     let mut modules = TarBuilder::new();
-    modules.file("lib/modules/2/a.ko.xz", pack(&a, &MODULE)).file("lib/modules/2/b.ko.zst", pack(&b, &FRAMES[0]));
+    modules
+        .file("lib/modules/2/a.ko.xz", pack(&a, &MODULE))
+        .file("lib/modules/2/b.ko.zst", pack(&b, &FRAMES[0]));
     let mut settings = TarBuilder::new();
     for (i, fields) in [DEFAULT, FILTERED, BLOCKS].iter().enumerate() {
         settings.file(format!("doc/{i}/changes.xz"), pack(&news, fields));
@@ -62,7 +74,10 @@ fn targets() -> Vec<(&'static str, Vec<u8>)> {
     let row = [pack(&a, &MODULE), pack(&news, &DEFAULT), b"and more".to_vec()].concat();
     several.file("lib/modules/2/a.ko.xz", row).file("doc/changes.gz", text(8, 300));
     several.file("doc/plain.xz", pack(&mutate(&text(4, 6000), 1, 5), &DEFAULT));
-    vec![("modules", modules.finish()), ("settings", settings.finish()), ("several", several.finish())]
+    let mut image = TarBuilder::new();
+    image.file("doc/icon.png", png(&mutate(&binary(1, 5000), 3, 4), 0x468));
+    let all = [("modules", modules), ("settings", settings), ("several", several), ("image", image)];
+    all.map(|(name, tar)| (name, tar.finish())).to_vec()
 }
 
 #[test]
@@ -140,7 +155,7 @@ fn bad() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let content = text(3, 500);
     let (xz, zstd) = (pack(&content, &MODULE), pack(&content, &FRAMES[0]));
     let of = |fields: &[u64], target: &[u8], stream: u64| {
-        delta(&packed::NAMES, MEMORY, target, &rebuilt(fields, stream, 500), &content)
+        delta(&NAMES, MEMORY, target, &rebuilt(fields, stream, 500), &content)
     };
     let xz_with = |at: usize, value| {
         let mut fields = MODULE;
@@ -152,8 +167,9 @@ fn bad() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         fields[at] = value;
         of(&fields, &zstd, zstd.len() as u64)
     };
-    let listing = |names: &[&str]| delta(names, MEMORY, &zstd, &rebuilt(&FRAMES[0], zstd.len() as u64, 500), &content);
-    let good = listing(&packed::NAMES);
+    let listing =
+        |names: &[&str]| delta(names, MEMORY, &zstd, &rebuilt(&FRAMES[0], zstd.len() as u64, 500), &content);
+    let good = listing(&NAMES);
     // Between length and check: features, and the list of two names.
     let head = &good[12..12 + u32::from_le_bytes([good[8], good[9], good[10], good[11]]) as usize];
     let list = |list: &[u8]| signed(&[&[2], list, &head[2 + 14 + 11..]].concat(), &[]);
@@ -186,7 +202,7 @@ fn bad() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("zstd-window-small", zstd_with(2, 9), "unknown window of a zstd encoder 9"),
         (
             "zstd-memory",
-            delta(&packed::NAMES, 10 << 20, &zstd, &rebuilt(&FRAMES[0], zstd.len() as u64, 500), &content),
+            delta(&NAMES, 10 << 20, &zstd, &rebuilt(&FRAMES[0], zstd.len() as u64, 500), &content),
             "delta takes more than the",
         ),
         ("family", of(&[0x403, 0, 0], &xz, xz.len() as u64), "unknown deflate encoder 1027"),
@@ -213,7 +229,9 @@ fn bad_vectors_are_refused_with_their_errors() {
         let wanted = case["expect_error"].as_str().unwrap();
         match run(&delta, &old) {
             Ok(_) => wrong.push(format!("{name} was accepted")),
-            Err(error) if !error.starts_with(wanted) => wrong.push(format!("{name}: {error}; wanted {wanted}")),
+            Err(error) if !error.starts_with(wanted) => {
+                wrong.push(format!("{name}: {error}; wanted {wanted}"))
+            }
             Err(_) => {}
         }
     }

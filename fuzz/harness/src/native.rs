@@ -221,7 +221,11 @@ fn library(choice: u8, data: &[u8]) {
     encoder.write(&mut number);
     let other = second::packed_stream(content, &number);
     let Ok(stream) = made else {
-        assert!(other.is_err(), "{encoder:?}: the second encoder makes {} bytes", other.map_or(0, |o| o.len()));
+        assert!(
+            other.is_err(),
+            "{encoder:?}: the second encoder makes {} bytes",
+            other.map_or(0, |o| o.len())
+        );
         return;
     };
     assert!(other.as_ref() == Ok(&stream), "{encoder:?}: the second encoder differs");

@@ -113,7 +113,7 @@ pub fn apply(delta: &[u8], sources: Sources<'_>) -> Result<Vec<u8>, String> {
         }
     }
     // Section 8.7: these are the libraries that this program is built with.
-    if encoders.iter().any(|e| !matches!(*e, b"liblzma-5.8.4" | b"zstd-1.5.7")) {
+    if encoders.iter().any(|e| !matches!(*e, b"liblzma-5.8.4" | b"zlib-filtered" | b"zstd-1.5.7")) {
         return Err("an encoder is missing".into());
     }
     let size = head.number()?;

@@ -31,13 +31,14 @@ impl Encoder {
                 Ok(Encoder::Xz(preset, fields))
             }
             3 if (1..=22).contains(&v) => Ok(Encoder::Zstd(v as i32, plan.number()?, plan.number()? as u32)),
-            0 | 1 => Ok(Encoder::Deflate(number)),
+            0 | 1 | 4 => Ok(Encoder::Deflate(number)),
             _ => Err(format!("encoder {number}")),
         }
     }
 
     pub(super) fn name(&self) -> Option<&'static str> {
         match self {
+            Encoder::Deflate(number) if number / 256 == 4 => Some("zlib-filtered"),
             Encoder::Deflate(_) => None,
             Encoder::Xz(..) => Some("liblzma-5.8.4"),
             Encoder::Zstd(..) => Some("zstd-1.5.7"),

@@ -17,7 +17,8 @@ fn golden() -> Outcome<Seeds> {
         ("native-packed", "good", "packed-good"),
         ("native-packed", "bad", "packed-bad"),
     ] {
-        let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../../testkit/golden", set, kind].iter().collect();
+        let folder: PathBuf =
+            [env!("CARGO_MANIFEST_DIR"), "../../testkit/golden", set, kind].iter().collect();
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
             let delta = fs::read(entry.path().join("delta.coracle"))?;
@@ -112,7 +113,8 @@ pub fn members() -> Seeds {
         &[central.len() as u8, 0, 0, 0, local.len() as u8, 0, 0, 0, 0, 0],
     ];
     for (i, choice) in (0u8..12).map(|i| (i, if i < 8 { 224 } else { 240 })) {
-        let settings = [i, 3, i % 5, i, 16 + i, i % 4 + if i % 2 == 0 { 0 } else { 20 }, if i < 6 { 0 } else { 200 }];
+        let settings =
+            [i, 3, i % 5, i, 16 + i, i % 4 + if i % 2 == 0 { 0 } else { 20 }, if i < 6 { 0 } else { 200 }];
         seeds.insert(format!("library-{i}"), [&[choice][..], &settings, &words].concat());
     }
     for (name, encoder) in [("xz", &[0x86, 4, 12, 93, 0, 16, 1, 0, 5][..]), ("zst", &[0x83, 6, 3, 0])] {

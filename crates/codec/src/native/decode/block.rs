@@ -281,7 +281,9 @@ impl<'a> Work<'a> {
                     let encoder = Encoder::read(&mut input.plan)?;
                     let listed = |name| self.head.encoders.iter().any(|e| e == name);
                     if !encoder.name().is_none_or(listed) {
-                        return Err(Error::Contradiction("a part uses an encoder that the head does not list"));
+                        return Err(Error::Contradiction(
+                            "a part uses an encoder that the head does not list",
+                        ));
                     }
                     let stream = input.plan.at_most(out.left - end, "length of a packed stream")?;
                     let content = input.plan.number()?;

@@ -19,7 +19,13 @@ pub enum Family {
     Zlib,
     /// GNU gzip, and Info-ZIP's zip.
     Gzip,
+    /// zlib with its strategy for filtered data, as libpng calls it.
+    Filtered,
 }
+
+/// Number of the family of [`Family::Filtered`] (section 8.2), and its name (section 8.7).
+const FILTERED: u64 = 4;
+pub(crate) const FILTERED_NAME: &str = "zlib-filtered";
 
 /// An encoder: its family and settings (section 8.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,11 +51,21 @@ impl Encoder {
         })
     }
 
+    /// Encoders of images in the order in which they are tried.
+    pub fn of_images() -> impl Iterator<Item = Encoder> {
+        const LEVELS: [u8; 6] = [9, 6, 8, 7, 5, 4];
+        let filtered = LEVELS
+            .into_iter()
+            .flat_map(|level| [8, 9].map(|mem_level| Encoder { family: Family::Filtered, level, mem_level }));
+        filtered.chain(Encoder::usual().filter(|e| e.family == Family::Zlib))
+    }
+
     /// The number in a delta.
     pub fn number(self) -> u64 {
         let family = match self.family {
             Family::Zlib => 0,
             Family::Gzip => 1,
+            Family::Filtered => FILTERED,
         };
         family << 8 | u64::from(self.level) << 4 | u64::from(self.mem_level)
     }
@@ -63,6 +79,7 @@ impl Encoder {
         let family = match number >> 8 {
             0 => Family::Zlib,
             1 => Family::Gzip,
+            FILTERED => Family::Filtered,
             _ => return Err(unknown),
         };
         let (level, mem_level) = ((number >> 4 & 15) as u8, (number & 15) as u8);
@@ -111,7 +128,10 @@ pub(crate) fn makes(content: &[u8], encoder: Encoder, stream: &[u8]) -> bool {
 /// The first usual encoder that makes `stream` of `content`; `likely` is tried before the others.
 pub(crate) fn guess(content: &[u8], stream: &[u8], likely: Option<Encoder>) -> Option<Encoder> {
     let mut order: Vec<Encoder> = likely.into_iter().collect();
-    order.extend(Encoder::usual().filter(|&e| Some(e) != likely));
+    match likely.map(|e| e.family) {
+        Some(Family::Filtered) => order.extend(Encoder::of_images().filter(|&e| Some(e) != likely)),
+        _ => order.extend(Encoder::usual().filter(|&e| Some(e) != likely)),
+    }
     order.into_iter().find(|&encoder| makes(content, encoder, stream))
 }
 
@@ -168,11 +188,12 @@ mod tests {
 
     #[test]
     fn encoders_have_one_number_each() {
-        let mut numbers: Vec<u64> = Encoder::usual().map(Encoder::number).collect();
-        assert!(Encoder::usual().all(|e| Encoder::of(e.number()).unwrap() == e));
+        let all = || Encoder::usual().chain(Encoder::of_images().take(12));
+        let mut numbers: Vec<u64> = all().map(Encoder::number).collect();
+        assert!(all().all(|e| Encoder::of(e.number()).unwrap() == e));
         numbers.sort_unstable();
         numbers.dedup();
-        assert_eq!(numbers.len(), Encoder::usual().count());
+        assert_eq!(numbers.len(), all().count());
         for bad in [0, 0x0a8, 0x190, 0x098 + 0x200, 0x198, 0x10] {
             assert!(Encoder::of(bad).is_err(), "{bad:#x}");
         }
@@ -184,7 +205,7 @@ mod tests {
         let text = b"the lightest boat there is, ".repeat(3000);
         let mixed = [&noise[..], &text, &mutate(&noise, 2, 400), &[0; 40_000]].concat();
         for content in [&b""[..], b"a", b"abcabcabcabc", &noise, &text, &mixed] {
-            for encoder in Encoder::usual() {
+            for encoder in Encoder::usual().chain(Encoder::of_images().take(12)) {
                 let stream = rebuild(content, encoder).unwrap();
                 let (back, used) = inflate(&stream, 0, content.len()).unwrap();
                 assert!(back == content && used == stream.len() as u64, "{encoder:?}, {}", content.len());

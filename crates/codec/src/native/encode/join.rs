@@ -267,7 +267,10 @@ impl<'a> Join<'a> {
             _ => budget.view(0),
         });
         let encoded = part.rebuilt.iter().try_for_each(|r| budget.encode(r.encoder.work(r.content)));
-        if views.is_err() || encoded.is_err() || part.streams.len() as u64 > STREAMS_PER_BYTE * part.len + SMALL_STREAMS {
+        if views.is_err()
+            || encoded.is_err()
+            || part.streams.len() as u64 > STREAMS_PER_BYTE * part.len + SMALL_STREAMS
+        {
             return false;
         }
         self.budget = budget;

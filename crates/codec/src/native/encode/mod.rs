@@ -83,7 +83,14 @@ pub struct Parts {
 
 impl Default for Parts {
     fn default() -> Self {
-        Parts { old_headers: true, deflate: true, slow_formats: true, likeness: true, mixing: true, classes: true }
+        Parts {
+            old_headers: true,
+            deflate: true,
+            slow_formats: true,
+            likeness: true,
+            mixing: true,
+            classes: true,
+        }
     }
 }
 

@@ -50,10 +50,21 @@ pub(super) struct View {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ViewKind {
     Whole,
-    Range { start: u64, len: u64 },
-    Inflated { start: u64, len: u64 },
+    Range {
+        start: u64,
+        len: u64,
+    },
+    Inflated {
+        start: u64,
+        len: u64,
+    },
     /// A stream of xz or zstd, expanded.
-    Expanded { zstd: bool, start: u64, stream: u64, len: u64 },
+    Expanded {
+        zstd: bool,
+        start: u64,
+        stream: u64,
+        len: u64,
+    },
 }
 
 /// A packed stream that is rebuilt.
@@ -269,8 +280,12 @@ impl<'a> Coder<'a> {
                         let (start, content) = (stream.start, bytes.len() as u64);
                         let kind = match stream.format {
                             Format::Deflate(_) => ViewKind::Inflated { start, len: content },
-                            Format::Xz => ViewKind::Expanded { zstd: false, start, stream: len, len: content },
-                            Format::Zstd => ViewKind::Expanded { zstd: true, start, stream: len, len: content },
+                            Format::Xz => {
+                                ViewKind::Expanded { zstd: false, start, stream: len, len: content }
+                            }
+                            Format::Zstd => {
+                                ViewKind::Expanded { zstd: true, start, stream: len, len: content }
+                            }
                         };
                         room -= bytes.len() as u64;
                         text.push(View { member: s.file, kind }, &bytes);

@@ -1,5 +1,5 @@
-//! Where packed streams lie in a file: `.gz` (RFC 1952), `.zip` with its kin (APPNOTE.TXT 6.3), `.xz` and `.zst`. The
-//! writer's business alone: a delta says where streams are, a reader need not find them.
+//! Where packed streams lie in a file: `.gz` (RFC 1952), `.zip` with its kin (APPNOTE.TXT 6.3), `.png` whose data are in
+//! one chunk, `.xz` and `.zst`. The writer's business alone: a delta says where streams are, a reader need not find them.
 
 use super::xz_container;
 use crate::native::deflate::{Encoder, Family};
@@ -43,6 +43,7 @@ pub fn locate(file: &dyn ReadAt) -> Vec<Stream> {
     let mut magic = [0; 4];
     match file.read_exact_at(0, &mut magic) {
         Ok(()) if magic[..3] == [0x1f, 0x8b, 8] => gzip(file).into_iter().collect(),
+        Ok(()) if magic == *b"\x89PNG" => png(file).into_iter().collect(),
         Ok(()) if magic == *b"PK\x03\x04" => zip(file).unwrap_or_default(),
         Ok(()) if magic == [0xfd, b'7', b'z', b'X'] => {
             row(file, Format::Xz, |bytes| xz_container::parse(bytes).map(|l| l.len))
@@ -96,6 +97,28 @@ fn gzip(file: &dyn ReadAt) -> Option<Stream> {
     let mem_level = if family == Family::Gzip { 9 } else { 8 };
     let format = Format::Deflate(Some(Encoder { family, level, mem_level }));
     (at < head.len()).then_some(Stream { start: at as u64, len: None, name: Vec::new(), crc: 0, format })
+}
+
+/// The only chunk `IDAT` of an image; of several, each holds a piece of the stream, which no encoder makes.
+fn png(file: &dyn ReadAt) -> Option<Stream> {
+    let (mut at, mut found) = (8, None);
+    while at + 12 <= file.size() {
+        let mut head = [0; 8];
+        file.read_exact_at(at, &mut head).ok()?;
+        let len = u64::from(u32::from_be_bytes([head[0], head[1], head[2], head[3]]));
+        match &head[4..] {
+            b"IDAT" if found.is_none() => found = Some((at + 8, len)),
+            b"IDAT" => return None,
+            b"IEND" => break,
+            _ => {}
+        }
+        at += 12 + len;
+    }
+    // Around the stream stand two bytes of header and four of checksum (RFC 1950).
+    let (start, len) = found.filter(|(start, len)| *len > 6 && start + len <= file.size())?;
+    let likely = Encoder { family: Family::Filtered, level: 9, mem_level: 8 };
+    let format = Format::Deflate(Some(likely));
+    Some(Stream { start: start + 2, len: Some(len - 6), name: Vec::new(), crc: 0, format })
 }
 
 fn zip(file: &dyn ReadAt) -> Option<Vec<Stream>> {

@@ -7,15 +7,15 @@ pub mod zstd;
 
 pub use locate::{Format, Stream, locate};
 
+use super::Error;
 use super::deflate;
 use super::numbers::{Fields, put};
-use super::Error;
 use crate::{ReadAt, Section};
 
 /// An encoder with its settings (section 8.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoder {
-    /// Families 0 and 1: models of our own.
+    /// Families 0, 1 and 4: models of our own.
     Deflate(deflate::Encoder),
     /// Family 2: liblzma.
     Xz(xz::Settings),
@@ -24,7 +24,7 @@ pub enum Encoder {
 }
 
 /// Names of the encoders that this program has (section 8.7), ascending.
-pub const NAMES: [&str; 2] = [xz::NAME, zstd::NAME];
+pub const NAMES: [&str; 3] = [xz::NAME, deflate::FILTERED_NAME, zstd::NAME];
 
 /// Content that counts one in the work of families 2 and 3 counts this if the encoder is slow (section 8.4).
 const SLOW: u64 = 4;
@@ -52,6 +52,9 @@ impl Encoder {
     /// The name that a head must list, if there is one (section 8.7).
     pub fn name(&self) -> Option<&'static str> {
         match self {
+            Encoder::Deflate(encoder) if encoder.family == deflate::Family::Filtered => {
+                Some(deflate::FILTERED_NAME)
+            }
             Encoder::Deflate(_) => None,
             Encoder::Xz(_) => Some(xz::NAME),
             Encoder::Zstd(_) => Some(zstd::NAME),
@@ -147,11 +150,7 @@ pub(crate) const TOO_LONG: &str = "it is longer than declared";
 ///
 /// # Errors
 /// See [`ExpandError`].
-pub fn expand(
-    file: &dyn ReadAt,
-    stream: &Stream,
-    most: usize,
-) -> Result<(Vec<u8>, u64), ExpandError> {
+pub fn expand(file: &dyn ReadAt, stream: &Stream, most: usize) -> Result<(Vec<u8>, u64), ExpandError> {
     let whole = || {
         let len = stream.len.unwrap_or(0);
         Section::new(file, stream.start, len).to_vec().map_err(ExpandError::Read)
@@ -197,7 +196,7 @@ pub(crate) fn missing(names: &[String]) -> Option<&String> {
 /// Whether this program has the encoder of a name: the library that is linked is the version named (section 8.7).
 fn has(name: &str) -> bool {
     match name {
-        xz::NAME => true,
+        xz::NAME | deflate::FILTERED_NAME => true,
         zstd::NAME => zstd::is_named_version(),
         _ => false,
     }
@@ -249,7 +248,8 @@ mod tests {
 
     #[test]
     fn files_of_xz_are_rebuilt_whatever_the_preset() {
-        for preset in [0, 1, 2, 3, 4, 5, 6, 7, 9, 3 | PRESET_EXTREME, 6 | PRESET_EXTREME, 9 | PRESET_EXTREME] {
+        for preset in [0, 1, 2, 3, 4, 5, 6, 7, 9, 3 | PRESET_EXTREME, 6 | PRESET_EXTREME, 9 | PRESET_EXTREME]
+        {
             // The largest dictionaries take a while to set up.
             let options = LzmaOptions::new_preset(preset).unwrap();
             for content in contents().into_iter().take(if preset & 15 > 6 { 2 } else { 9 }) {
@@ -310,7 +310,11 @@ mod tests {
             let mut encoder = Vec::new();
             [0x300 + level, flags, window].into_iter().for_each(|n| put(&mut encoder, n));
             let file = packed_stream(content, &encoder).unwrap();
-            assert!(proved(content, &file).is_some(), "level {level}, flags {flags}, {} bytes", content.len());
+            assert!(
+                proved(content, &file).is_some(),
+                "level {level}, flags {flags}, {} bytes",
+                content.len()
+            );
         }
     }
 
@@ -323,7 +327,8 @@ mod tests {
             Encoder::read(&mut Fields::new(&bytes, "test"))
         };
         assert!(read(&good).is_ok());
-        let changes = [(0, 0x207), (0, 0x220), (0, 0x400), (1, 11), (1, 27), (2, 225), (2, 44), (3, 6), (3, 12)];
+        let changes =
+            [(0, 0x207), (0, 0x220), (0, 0x400), (1, 11), (1, 27), (2, 225), (2, 44), (3, 6), (3, 12)];
         let more = [(4, 41), (5, 2), (6, 4095), (7, 256)];
         for (at, value) in changes.into_iter().chain(more) {
             let mut bad = good;

@@ -56,7 +56,8 @@ impl Settings {
         }
         let dictionary = fields.at_most(DICTIONARY.1, "dictionary of an xz encoder")?;
         let properties = fields.number()?;
-        let [filter, declared, check] = [fields.number()?, fields.at_most(40, "dictionary")?, fields.number()?];
+        let [filter, declared, check] =
+            [fields.number()?, fields.at_most(40, "dictionary")?, fields.number()?];
         let block = fields.number()?;
         let header = fields.at_most(MAX_HEADER, "length of a block header")?;
         if dictionary < DICTIONARY.0 {
@@ -194,7 +195,8 @@ pub(crate) fn decode(bytes: &[u8], most: usize) -> Result<Vec<u8>, &'static str>
     let layout = parse(bytes).filter(|l| l.len == bytes.len()).ok_or(BAD)?;
     let mut out: Vec<u8> = Vec::new();
     for block in &layout.blocks {
-        let content = usize::try_from(block.content).ok().filter(|&n| n <= most - out.len()).ok_or(TOO_LONG)?;
+        let content =
+            usize::try_from(block.content).ok().filter(|&n| n <= most - out.len()).ok_or(TOO_LONG)?;
         let mut options = LzmaOptions::new();
         // What is longer than the content serves nothing.
         let size = content.next_power_of_two().clamp(1 << DICTIONARY.0, 1 << 30);
