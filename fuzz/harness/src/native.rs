@@ -180,7 +180,11 @@ pub fn native_members(data: &[u8]) {
         return library(choice, content);
     }
     let content = &content[..content.len().min(20_000)];
-    let Some(encoder) = deflate::Encoder::usual().nth(usize::from(choice) % 27) else { return };
+    let encoder = match usize::from(choice) {
+        image @ 216.. => deflate::Encoder::of_images().nth(image - 216),
+        usual => deflate::Encoder::usual().nth(usual % 27),
+    };
+    let Some(encoder) = encoder else { return };
     let Ok(stream) = deflate::rebuild(content, encoder) else { return };
     let other = second::deflate_stream(content, encoder.number());
     assert!(other.as_ref() == Ok(&stream), "{encoder:?}: the second encoder differs");

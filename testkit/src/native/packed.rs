@@ -71,7 +71,7 @@ fn xz(content: &[u8], preset: u32, fields: [u64; 7]) -> Result<Vec<u8>, String> 
     for piece in content.chunks(size) {
         let mut coder = Stream::new_raw_encoder(&chain(filter, &options)?).map_err(|e| e.to_string())?;
         let data = process(&mut coder, piece, piece.len() * 2 + 1024)?;
-        // Section 3.1 of the .xz file format.
+        // The header of a block.
         let mut head = vec![0, u8::from(filter != 0) + if header == 0 { 0 } else { 0xc0 }];
         if header != 0 {
             put(&mut head, data.len());

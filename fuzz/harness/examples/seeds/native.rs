@@ -117,6 +117,15 @@ pub fn members() -> Seeds {
             [i, 3, i % 5, i, 16 + i, i % 4 + if i % 2 == 0 { 0 } else { 20 }, if i < 6 { 0 } else { 200 }];
         seeds.insert(format!("library-{i}"), [&[choice][..], &settings, &words].concat());
     }
+    for choice in 216..224u8 {
+        let content = mutate(&words, choice.into(), 30);
+        seeds.insert(format!("image-{choice}"), [&[choice][..], &content].concat());
+    }
+    let stream = coracle_testkit::native::deflate_stream(&words, 0x498).unwrap_or_default();
+    let len = (stream.len() as u32 + 6).to_be_bytes();
+    let start = b"\x89PNG\r\n\x1a\n\0\0\0\x02IHDR\x01\x02abcd";
+    let png = [&start[..], &len, b"IDAT\x78\x9c", &stream, b"adlecrc!\0\0\0\0IENDcrc!"].concat();
+    seeds.insert("png".into(), png);
     for (name, encoder) in [("xz", &[0x86, 4, 12, 93, 0, 16, 1, 0, 5][..]), ("zst", &[0x83, 6, 3, 0])] {
         let file = coracle_testkit::native::packed_stream(&words, encoder);
         seeds.insert(name.into(), file.unwrap_or_default());
