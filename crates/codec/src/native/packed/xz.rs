@@ -21,6 +21,8 @@ const DICTIONARY: (u64, u64) = (12, 26);
 const MIN_BLOCK: u64 = 4096;
 /// Longest block header in units of four bytes.
 const MAX_HEADER: u64 = 255;
+/// Up to here the dictionary of the encoder is the one that the header declares, log2 of bytes.
+const SMALL_DICTIONARY: u64 = 20;
 /// lc 3, lp 0, pb 2: what is usual.
 const USUAL_PROPERTIES: u8 = 93;
 
@@ -247,7 +249,9 @@ pub(super) fn candidates(stream: &[u8], content: u64) -> Option<Vec<Settings>> {
     let longest = if block == 0 { content } else { block };
     let small = u64::from(longest.max(1).next_power_of_two().ilog2()).clamp(DICTIONARY.0, full);
     let mut out = Vec::new();
-    for dictionary in [small, full] {
+    // A smaller dictionary makes the same bytes nearly always, and takes less; up to 1 MiB there is little to gain.
+    let first = if full <= SMALL_DICTIONARY { full } else { small };
+    for dictionary in [first, full] {
         for &(preset, extreme) in &presets {
             let settings = Settings {
                 preset,
@@ -260,8 +264,7 @@ pub(super) fn candidates(stream: &[u8], content: u64) -> Option<Vec<Settings>> {
                 block,
                 header: shape.header,
             };
-            // The tables of fast presets depend on the dictionary, those of others hardly.
-            if !out.contains(&settings) && (dictionary == small || preset <= 3) {
+            if !out.contains(&settings) {
                 out.push(settings);
             }
         }

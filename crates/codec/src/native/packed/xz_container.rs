@@ -70,7 +70,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Layout> {
         let sizes = match flags & WITH_SIZES {
             0 => false,
             WITH_SIZES => {
-                (vli(&mut rest)?, vli(&mut rest)?);
+                vli(&mut rest)?;
+                vli(&mut rest)?;
                 true
             }
             _ => return None,
@@ -106,7 +107,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Layout> {
         return None;
     }
     for _ in 0..count {
-        (vli(&mut rest)?, vli(&mut rest)?);
+        vli(&mut rest)?;
+        vli(&mut rest)?;
     }
     at = start + (bytes.len() - start - rest.len()).next_multiple_of(4) + 4;
     let footer = bytes.get(at..at + ENDS)?;
