@@ -27,7 +27,7 @@ impl Encoder {
                 for field in &mut fields {
                     *field = plan.number()?;
                 }
-                let preset = v % 16 | if v >= 16 { PRESET_EXTREME } else { 0 };
+                let preset = (v % 16) | if v >= 16 { PRESET_EXTREME } else { 0 };
                 Ok(Encoder::Xz(preset, fields))
             }
             3 if (1..=22).contains(&v) => Ok(Encoder::Zstd(v as i32, plan.number()?, plan.number()? as u32)),
