@@ -311,8 +311,8 @@ fn native(error: &native::Error) -> (Kind, Option<&'static str>) {
         E::Truncated(_) | E::DamagedHead | E::DamagedBlock { .. } => {
             (Kind::Format, Some("the delta is incomplete or damaged; fetch it again"))
         }
-        E::Version(_) | E::UnknownFeatures(_) => {
-            (Kind::Format, Some("a later version of coracle may know it"))
+        E::Version(_) | E::UnknownFeatures(_) | E::NeedsEncoder(_) => {
+            (Kind::Format, Some("another version of coracle may know it"))
         }
         E::MemoryTooLarge { .. } => (Kind::Limit, Some(RAISE_MEMORY)),
         E::OutputTooLarge { .. } => (Kind::Limit, Some("raise --max-size if this is expected")),
@@ -327,7 +327,7 @@ fn native(error: &native::Error) -> (Kind, Option<&'static str>) {
         | E::WrongFile { .. }
         | E::WrongFiles { .. }
         | E::WrongTree { .. }
-        | E::Inflate { .. } => (Kind::Integrity, Some(WRONG_SOURCE)),
+        | E::Expand { .. } => (Kind::Integrity, Some(WRONG_SOURCE)),
         E::Source { error: OpenError::Io(_), .. } | E::ReadSource(_) | E::Tar { .. } => (Kind::Input, None),
         E::Source { .. } => (Kind::Integrity, Some(WRONG_SOURCE)),
         E::WrongResult { .. } => (Kind::Integrity, None),

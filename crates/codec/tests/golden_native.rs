@@ -19,8 +19,9 @@ use coracle_testkit::native::{self as second, deflate_stream};
 use coracle_testkit::tar_builder::TarBuilder;
 use serde_json::{Value, json};
 
-fn folder() -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "../../testkit/golden/native"].iter().collect()
+/// A set of vectors: those of this page, or those of `golden_packed`.
+pub fn folder(set: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "../../testkit/golden", set].iter().collect()
 }
 
 fn gzip(content: &[u8], encoder: u64) -> Vec<u8> {
@@ -115,12 +116,13 @@ fn head(target: &[u8], output: u64, memory: u64, block: &[u8]) -> Head {
         size: output,
         digest: Digest::of(target),
         memory,
+        encoders: Vec::new(),
         origin: Origin::Archives(vec![Archive { size: old.len() as u64, digest: Digest::of(&old) }]),
         blocks: vec![Block { output, encoded: block.len() as u64, check }],
     }
 }
 
-fn number(out: &mut Vec<u8>, mut value: u64) {
+pub fn number(out: &mut Vec<u8>, mut value: u64) {
     while value >= 128 {
         out.push(value as u8 | 128);
         value >>= 7;
@@ -129,7 +131,7 @@ fn number(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Head and rest with the check of the head put right.
-fn signed(head: &[u8], rest: &[u8]) -> Vec<u8> {
+pub fn signed(head: &[u8], rest: &[u8]) -> Vec<u8> {
     let digest = Digest::of(head);
     let check = &digest.as_bytes()[..8];
     [&b"coracle\x01"[..], &(head.len() as u32).to_le_bytes(), head, check, rest].concat()
@@ -312,7 +314,7 @@ fn bad() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     ]
 }
 
-fn run(delta: &[u8], old: &dyn ReadAt) -> Result<Vec<u8>, String> {
+pub fn run(delta: &[u8], old: &dyn ReadAt) -> Result<Vec<u8>, String> {
     let archives = [old];
     let limits = Limits { max_output: 1 << 30, max_memory: 1 << 26, ..Limits::default() };
     let mut out = Vec::new();
@@ -321,22 +323,22 @@ fn run(delta: &[u8], old: &dyn ReadAt) -> Result<Vec<u8>, String> {
 }
 
 /// Writes what is listed and not stored.
-fn store(kind: &str, name: &str, delta: &[u8], case: &Value) {
-    let place = folder().join(kind).join(name);
+pub fn store(set: &str, kind: &str, name: &str, old: &[u8], delta: &[u8], case: &Value) {
+    let place = folder(set).join(kind).join(name);
     if std::env::var_os("CORACLE_NEW_VECTORS").is_some() && !place.exists() {
         fs::create_dir_all(&place).unwrap();
         fs::write(place.join("delta.coracle"), delta).unwrap();
         fs::write(place.join("case.json"), format!("{case:#}\n")).unwrap();
-        let old_tar = folder().join("old.tar");
+        let old_tar = folder(set).join("old.tar");
         if !old_tar.exists() {
-            fs::write(old_tar, old()).unwrap();
+            fs::write(old_tar, old).unwrap();
         }
     }
 }
 
 /// Stored cases: name, delta, description.
-fn stored(kind: &str) -> Vec<(String, Vec<u8>, Value)> {
-    let mut all: Vec<_> = fs::read_dir(folder().join(kind))
+pub fn stored(set: &str, kind: &str) -> Vec<(String, Vec<u8>, Value)> {
+    let mut all: Vec<_> = fs::read_dir(folder(set).join(kind))
         .unwrap()
         .map(|entry| {
             let path = entry.unwrap().path();
@@ -353,12 +355,12 @@ fn stored(kind: &str) -> Vec<(String, Vec<u8>, Value)> {
 fn good_vectors_give_their_targets_in_both_decoders() {
     for (name, delta, target) in good() {
         let case = json!({ "size": target.len(), "digest": Digest::of(&target).to_string() });
-        store("good", &name, &delta, &case);
+        store("native", "good", &name, &old(), &delta, &case);
     }
-    let old = fs::read(folder().join("old.tar")).unwrap();
+    let old = fs::read(folder("native").join("old.tar")).unwrap();
     let archives: [&dyn ReadAt; 1] = [&old];
     let tree = coracle_codec::source::TarSource::new(archives.to_vec(), Default::default(), &Quiet).unwrap();
-    let cases = stored("good");
+    let cases = stored("native", "good");
     assert!(cases.len() >= 24, "{}", cases.len());
     for (name, delta, case) in cases {
         let made = run(&delta, &old).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -390,10 +392,10 @@ fn good_vectors_give_their_targets_in_both_decoders() {
 #[test]
 fn bad_vectors_are_refused_with_their_errors() {
     for (name, delta, error) in bad() {
-        store("bad", name, &delta, &json!({ "expect_error": error }));
+        store("native", "bad", name, &old(), &delta, &json!({ "expect_error": error }));
     }
-    let old = fs::read(folder().join("old.tar")).unwrap();
-    let cases = stored("bad");
+    let old = fs::read(folder("native").join("old.tar")).unwrap();
+    let cases = stored("native", "bad");
     assert!(cases.len() >= 60, "{}", cases.len());
     let mut wrong = Vec::new();
     for (name, delta, case) in cases {

@@ -3,6 +3,7 @@
 
 mod golden_native;
 mod golden_oci;
+mod golden_packed;
 mod golden_tar;
 mod golden_tardiff;
 mod native;

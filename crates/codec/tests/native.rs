@@ -144,6 +144,28 @@ fn every_way_comes_back_and_none_is_large() {
 }
 
 #[test]
+fn xz_and_zst_members_are_expanded_from_effort_3_on() {
+    let packed =
+        |content: &[u8], encoder: &[u8]| coracle_testkit::native::packed_stream(content, encoder).unwrap();
+    // Preset 6 with 1 MiB, CRC32, sizes in headers; level 3 with checksum and size.
+    let (xz, zstd) = (&[0x86, 4, 20, 93, 0, 16, 1, 0, 5][..], &[0x83, 6, 3, 0][..]);
+    let (a, b) = (binary(1, 90_000), binary(2, 90_000));
+    let tar = |a: &[u8], b: &[u8]| {
+        let mut tar = TarBuilder::new();
+        tar.file("m/a.ko.xz", packed(a, xz)).file("m/b.ko.zst", packed(b, zstd)).finish()
+    };
+    let (old, new) = ([tar(&a, &b)], tar(&mutate(&a, 3, 50), &mutate(&b, 4, 50)));
+    for (effort, rebuilt) in [(2, 0), (3, 2), (5, 2)] {
+        let options = Options { effort: Effort::new(effort).unwrap(), ..Options::default() };
+        let (_, report) = make(&old, &new, &options);
+        assert_eq!(report.rebuilt_streams, rebuilt, "effort {effort}");
+        assert_eq!(report.head.encoders.len() as u64, rebuilt);
+        let delta = round_trip(&old, &new, &options);
+        assert_eq!(delta.len() < 2000, rebuilt > 0, "effort {effort}: {} bytes", delta.len());
+    }
+}
+
+#[test]
 fn an_unchanged_image_costs_next_to_nothing() {
     let mut builder = TarBuilder::new();
     for i in 0..3000 {

@@ -16,7 +16,7 @@
 //! | [`native_head`] | `native::Head` | writing it again |
 //! | [`native_apply`] | `native::apply` | the second decoder of the testkit |
 //! | [`native_entropy`] | `native::entropy` | the second decoder, and encoding |
-//! | [`native_members`] | `native::deflate` | the second encoder, and another inflater |
+//! | [`native_members`] | `native::packed`, `native::deflate` | the second encoders, and other decoders |
 
 mod artifact;
 mod compress;

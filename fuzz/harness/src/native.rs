@@ -6,7 +6,7 @@ use coracle_codec::ReadAt;
 use coracle_codec::digest::Digest;
 use coracle_codec::native::entropy::{self, Method};
 use coracle_codec::native::{
-    Archive, Block, Error, Head, Limits, MAGIC, Origin, Sources, StreamId, apply, deflate, inspect,
+    Archive, Block, Error, Head, Limits, MAGIC, Origin, Sources, StreamId, apply, deflate, inspect, packed,
 };
 use coracle_codec::observe::Quiet;
 use coracle_testkit::native as second;
@@ -15,7 +15,7 @@ use coracle_testkit::tar_builder::TarBuilder;
 /// Memory that a head may declare, and the most that a delta may make.
 const LIMITS: Limits = Limits {
     max_output: 1 << 16,
-    max_memory: 8 << 20,
+    max_memory: 16 << 20,
     tar: coracle_codec::tar::Limits { max_special: 1 << 12, max_fragments: 16, max_members: 100 },
 };
 
@@ -71,6 +71,7 @@ pub fn native_apply(data: &[u8]) {
         size: output,
         digest,
         memory: LIMITS.max_memory,
+        encoders: packed::NAMES.map(str::to_owned).to_vec(),
         origin: Origin::Archives(vec![Archive { size: old.len() as u64, digest: Digest::of(&old) }]),
         blocks: vec![Block { output, encoded: bytes.len() as u64, check }],
     };
@@ -158,21 +159,32 @@ pub fn native_entropy(data: &[u8]) {
     assert!(entropy::decode(method, &encoded, rest.len() + 1).as_deref() != Ok(rest));
 }
 
-/// Looks for deflate streams in `data`, and rebuilds `data` as the content of one; the first byte chooses the encoder.
+/// Looks for packed streams in `data` and expands them, and rebuilds `data` as the content of one; the first byte
+/// chooses the encoder, from 224 on with settings of its own in the bytes behind it.
 ///
-/// * Streams that are found lie in the file, one behind the other.
-/// * A stream that is made inflates to its content, and is the one that the second encoder makes.
+/// * Streams that are found lie in the file, one behind the other, and expand to no more than is allowed.
+/// * A stream that is made expands to its content, and is the one that the second encoder makes.
 pub fn native_members(data: &[u8]) {
     let file = data.to_vec();
     let mut at = 0;
-    for stream in deflate::locate(&file) {
+    for stream in packed::locate(&file) {
         assert!(stream.start >= at && stream.start <= file.len() as u64, "{stream:?}");
         at = stream.start + stream.len.unwrap_or(0);
         assert!(at <= file.len() as u64, "{stream:?}");
+        if let Ok((content, len)) = packed::expand(&file, &stream, 1 << 16) {
+            assert!(content.len() <= 1 << 16 && stream.start + len <= file.len() as u64, "{stream:?}");
+        }
     }
     let Some((&choice, content)) = data.split_first() else { return };
+    if choice >= 224 {
+        return library(choice, content);
+    }
     let content = &content[..content.len().min(20_000)];
-    let Some(encoder) = deflate::Encoder::usual().nth(usize::from(choice) % 27) else { return };
+    let encoder = match usize::from(choice) {
+        image @ 216.. => deflate::Encoder::of_images().nth(image - 216),
+        usual => deflate::Encoder::usual().nth(usual % 27),
+    };
+    let Some(encoder) = encoder else { return };
     let Ok(stream) = deflate::rebuild(content, encoder) else { return };
     let other = second::deflate_stream(content, encoder.number());
     assert!(other.as_ref() == Ok(&stream), "{encoder:?}: the second encoder differs");
@@ -180,4 +192,49 @@ pub fn native_members(data: &[u8]) {
     let mut reader = flate2::read::DeflateDecoder::new(&stream[..]);
     let read = std::io::Read::read_to_end(&mut reader, &mut inflated);
     assert!(read.is_ok() && inflated == content, "{encoder:?}: {read:?}");
+}
+
+/// Encoders of families 2 and 3: seven bytes of settings, and content.
+fn library(choice: u8, data: &[u8]) {
+    let Some((s, content)) = data.split_first_chunk::<7>() else { return };
+    let content = &content[..content.len().min(20_000)];
+    let encoder = if choice < 240 {
+        packed::Encoder::Xz(packed::xz::Settings {
+            preset: s[0] % 7,
+            extreme: s[0] >= 128,
+            dictionary: 12 + s[1] % 6,
+            properties: [93, 0, 4, 36, 180][usize::from(s[2] % 5)],
+            filter: [0, 4, 5, 7, 8, 9, 10, 11][usize::from(s[3] % 8)],
+            declared: s[4] % 41,
+            check: [0, 1, 4, 10][usize::from(s[5] % 4)],
+            block: if s[6] < 128 { 0 } else { 4096 + u64::from(s[6]) },
+            header: s[5] / 4,
+        })
+    } else {
+        packed::Encoder::Zstd(packed::zstd::Settings {
+            level: 1 + s[0] % 15,
+            checksum: s[1] & 1 != 0,
+            size: s[1] & 2 != 0,
+            multithreaded: s[1] & 4 != 0,
+            long: s[1] & 8 != 0,
+            window: if s[2] < 128 { 0 } else { 10 + s[2] % 8 },
+        })
+    };
+    let made = encoder.rebuild(content, 1 << 16);
+    let mut number = Vec::new();
+    encoder.write(&mut number);
+    let other = second::packed_stream(content, &number);
+    let Ok(stream) = made else {
+        assert!(
+            other.is_err(),
+            "{encoder:?}: the second encoder makes {} bytes",
+            other.map_or(0, |o| o.len())
+        );
+        return;
+    };
+    assert!(other.as_ref() == Ok(&stream), "{encoder:?}: the second encoder differs");
+    let found = packed::locate(&stream);
+    let [only] = &found[..] else { panic!("{encoder:?}: {} streams", found.len()) };
+    let back = packed::expand(&stream, only, content.len());
+    assert!(back.is_ok_and(|(bytes, len)| bytes == content && len == stream.len() as u64), "{encoder:?}");
 }

@@ -25,13 +25,14 @@ const LEVELS: [(usize, usize, usize, u32, bool); 9] = [
 /// What an encoder, by its number, makes of `content`.
 pub(super) fn encode(content: &[u8], encoder: u64) -> Result<Vec<u8>, String> {
     let (gzip, level, memory) = match (encoder >> 8, encoder >> 4 & 15, encoder & 15) {
-        (0, level @ 1..=9, memory @ 1..=9) => (false, level, memory),
+        (0 | 4, level @ 1..=9, memory @ 1..=9) => (false, level, memory),
         (1, level @ 1..=9, 9) => (true, level, 9),
         _ => return Err(format!("encoder {encoder}")),
     };
     let mut e = Encoder {
         b: content,
         gzip,
+        filtered: encoder >> 8 == 4,
         level: level as usize,
         k: if gzip { 15 } else { memory as u32 + 7 },
         full: (1 << (memory + 6)) - 1,
@@ -53,6 +54,7 @@ pub(super) fn encode(content: &[u8], encoder: u64) -> Result<Vec<u8>, String> {
 struct Encoder<'a> {
     b: &'a [u8],
     gzip: bool,
+    filtered: bool,
     level: usize,
     k: u32,
     full: usize,
@@ -157,7 +159,7 @@ impl Encoder<'_> {
                     Some(found) => (from, len) = found,
                     None => len = before.min(self.b.len() - at),
                 }
-                if len == 3 && at - from > 4096 {
+                if len == 3 && at - from > 4096 || self.filtered && len <= 5 {
                     len = 2;
                 }
             }

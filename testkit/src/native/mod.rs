@@ -5,6 +5,7 @@
 
 mod deflate;
 mod mixing;
+mod packed;
 mod tar;
 
 use std::collections::BTreeMap;
@@ -21,12 +22,20 @@ pub enum Sources<'a> {
     Tree(&'a BTreeMap<Vec<u8>, Vec<u8>>),
 }
 
-/// What an encoder, by its number (section 8.2), makes of `content`.
+/// What an encoder of deflate streams, by its number (section 8.2), makes of `content`.
 ///
 /// # Errors
 /// There is no such encoder.
 pub fn deflate_stream(content: &[u8], encoder: u64) -> Result<Vec<u8>, String> {
     deflate::encode(content, encoder)
+}
+
+/// What an encoder makes of `content`, told as in a plan: its number and the fields of its family (section 8.2).
+///
+/// # Errors
+/// There is no such encoder, or it cannot be used.
+pub fn packed_stream(content: &[u8], encoder: &[u8]) -> Result<Vec<u8>, String> {
+    packed::Encoder::read(&mut Bytes(encoder))?.encode(content)
 }
 
 /// What `len` bytes a stream of method 3 decodes to (section 7.4).
@@ -92,8 +101,20 @@ pub fn apply(delta: &[u8], sources: Sources<'_>) -> Result<Vec<u8>, String> {
     }
     // Section 4.2.
     let mut head = Bytes(head_bytes);
-    if head.number()? != 0 {
+    let features = head.number()?;
+    if features & !2 != 0 {
         return Err("unknown features".into());
+    }
+    let mut encoders = Vec::new();
+    if features == 2 {
+        for _ in 0..head.number()? {
+            let len = head.number()?;
+            encoders.push(head.take(len)?);
+        }
+    }
+    // Section 8.7: these are the libraries that this program is built with.
+    if encoders.iter().any(|e| !matches!(*e, b"liblzma-5.8.4" | b"zlib-filtered" | b"zstd-1.5.7")) {
+        return Err("an encoder is missing".into());
     }
     let size = head.number()?;
     let wanted = head.take(32)?;
@@ -115,7 +136,7 @@ pub fn apply(delta: &[u8], sources: Sources<'_>) -> Result<Vec<u8>, String> {
             return Err(format!("block {} is damaged", number + 1));
         }
         let end = out.len() as u64 + output;
-        block(bytes, &members, is_tree, end, &mut out)?;
+        block(bytes, &members, is_tree, &encoders, end, &mut out)?;
     }
     // Section 4.5.
     while !file.0.is_empty() {
@@ -213,7 +234,14 @@ const CORRECTIONS: usize = 7;
 const LITERALS: usize = 8;
 
 /// Sections 5 and 6.
-fn block(bytes: &[u8], members: &[Member], is_tree: bool, end: u64, out: &mut Vec<u8>) -> Result<(), String> {
+fn block(
+    bytes: &[u8],
+    members: &[Member],
+    is_tree: bool,
+    encoders: &[&[u8]],
+    end: u64,
+    out: &mut Vec<u8>,
+) -> Result<(), String> {
     let mut table = Bytes(bytes);
     let mut rows = Vec::new();
     for _ in 0..table.number()? {
@@ -227,8 +255,9 @@ fn block(bytes: &[u8], members: &[Member], is_tree: bool, end: u64, out: &mut Ve
     table.end()?;
     let streams = decoded.each_ref().map(|s| Bytes(s));
     let framing = vec![0; 512];
+    let times = Vec::new();
     let mut maker =
-        Maker { members, is_tree, s: streams, next_member: 0, next_file: 0, framing, times: Vec::new() };
+        Maker { members, is_tree, encoders, s: streams, next_member: 0, next_file: 0, framing, times };
     while (out.len() as u64) < end {
         match maker.s[PLAN].number()? {
             0 => maker.header(out)?,
@@ -250,6 +279,7 @@ fn block(bytes: &[u8], members: &[Member], is_tree: bool, end: u64, out: &mut Ve
 struct Maker<'a> {
     members: &'a [Member],
     is_tree: bool,
+    encoders: &'a [&'a [u8]],
     s: [Bytes<'a>; 11],
     next_member: i128,
     next_file: i128,
@@ -423,6 +453,13 @@ impl Maker<'_> {
                     }
                     inflated
                 }
+                kind @ (4 | 5) => {
+                    let mut rest = Bytes(content);
+                    rest.take(self.s[PLAN].number()?)?;
+                    let stream = rest.take(self.s[PLAN].number()?)?;
+                    let len = self.s[PLAN].number()?;
+                    if kind == 4 { packed::unxz(stream, len)? } else { packed::unzstd(stream, len)? }
+                }
                 other => return Err(format!("view {other}")),
             });
         }
@@ -431,7 +468,11 @@ impl Maker<'_> {
         if transform == 1 {
             for _ in 0..self.s[PLAN].number()? {
                 let p = &mut self.s[PLAN];
-                rebuilt.push((p.number()? as usize, p.number()?, p.number()? as usize, p.number()? as usize));
+                let (before, encoder) = (p.number()? as usize, packed::Encoder::read(p)?);
+                if encoder.name().is_some_and(|n| !self.encoders.contains(&n.as_bytes())) {
+                    return Err("an encoder is not in the list".into());
+                }
+                rebuilt.push((before, encoder, p.number()? as usize, p.number()? as usize));
             }
         } else if transform != 0 {
             return Err(format!("transform {transform}"));
@@ -444,7 +485,7 @@ impl Maker<'_> {
         let mut text = Bytes(&text);
         for (before, encoder, stream, content) in rebuilt {
             out.extend_from_slice(text.take(before as u64)?);
-            let made = deflate::encode(text.take(content as u64)?, encoder)?;
+            let made = encoder.encode(text.take(content as u64)?)?;
             if made.len() != stream {
                 return Err("a rebuilt stream has another length".into());
             }

@@ -136,6 +136,9 @@ pub fn delta_json(path: &str, d: &Delta) -> String {
         "memory": d.head.memory,
         "blocks": blocks,
     });
+    if !d.head.encoders.is_empty() {
+        all["encoders"] = json!(d.head.encoders);
+    }
     match &d.head.origin {
         Origin::Archives(archives) => {
             let archives =
@@ -164,6 +167,9 @@ pub fn delta_text(path: &str, d: &Delta) -> String {
         d.head.digest,
         human(d.head.memory),
     );
+    if !d.head.encoders.is_empty() {
+        out += &format!("needs encoders: {}\n", d.head.encoders.join(", "));
+    }
     out += &match &d.head.origin {
         Origin::Archives(archives) => archives
             .iter()

@@ -1,11 +1,12 @@
 //! The old text that a piece of new content is matched against.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Mutex;
 
 use super::{DiffError, pool};
-use crate::matching::sample::{self, SampleIndex, Sampler};
+use crate::matching::sample::{self, SampleIndex, Sampler, Votes};
 use crate::observe::{Observer, Stage};
 use crate::{ReadAt, Section};
 
@@ -43,6 +44,19 @@ pub(crate) fn fit(
         left -= text[from..].iter().map(|s| s.len).sum::<u64>();
     }
     text
+}
+
+/// Windows of a file, ascending, joined, at most `budget` bytes: those with most votes and their neighbours, but from
+/// half the budget on first those at the place that the new content has in its own file.
+pub(crate) fn windows(votes: &Votes, wanted: &Range<u64>, size: u64, budget: u64) -> Vec<Range<u64>> {
+    let margin = budget / 16;
+    let near = wanted.start.saturating_sub(margin)..(wanted.end + margin).min(size);
+    let near = SampleIndex::place(near.start)..SampleIndex::place(near.end) + 1;
+    let half = ((budget / 2) >> SampleIndex::PLACE_LOG) as usize;
+    let mut first = HashSet::new();
+    let voted = votes.likeliest();
+    let around = voted.clone().filter(|&p| first.insert(p)).take(half).chain(near).chain(voted);
+    SampleIndex::windows(around, size, budget)
 }
 
 /// Samples all of `files`, each under its place in the list, on so many threads.

@@ -30,6 +30,11 @@ pub const MAX_PATH: u64 = 4096;
 pub(crate) const ROW: u64 = 64;
 /// Most blocks (section 4.2).
 pub const MAX_BLOCKS: u64 = 1 << 20;
+/// Feature: the delta needs encoders by name (section 4.2).
+const ENCODERS: u64 = 2;
+/// Most encoders by name, and the longest name (section 4.2.3).
+const MAX_ENCODERS: u64 = 16;
+const MAX_NAME: u64 = 64;
 /// Bytes of a check: the first of a sha256 (section 4.4).
 pub const CHECK_LEN: usize = 8;
 
@@ -96,6 +101,8 @@ pub struct Head {
     pub digest: Digest,
     /// Bytes of memory that decoding takes, with one thread and besides buffers of constant size (section 4.3).
     pub memory: u64,
+    /// Names of the encoders that a reader must have, ascending (section 4.2.3).
+    pub encoders: Vec<String>,
     /// What it takes old bytes from.
     pub origin: Origin,
     /// Blocks in the order of the target.
@@ -106,7 +113,16 @@ impl Head {
     /// Magic and head as they stand in a delta.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut head = Vec::new();
-        put(&mut head, 0);
+        if self.encoders.is_empty() {
+            put(&mut head, 0);
+        } else {
+            put(&mut head, ENCODERS);
+            put(&mut head, self.encoders.len() as u64);
+            for name in &self.encoders {
+                put(&mut head, name.len() as u64);
+                head.extend_from_slice(name.as_bytes());
+            }
+        }
         put(&mut head, self.size);
         head.extend_from_slice(self.digest.as_bytes());
         put(&mut head, self.memory);
@@ -170,9 +186,10 @@ impl Head {
     pub(crate) fn parse(head: &[u8], limits: &Limits) -> Result<Self, Error> {
         let mut fields = Fields::new(head, "head");
         let features = fields.number()?;
-        if features != 0 {
-            return Err(Error::UnknownFeatures(features));
+        if features & !ENCODERS != 0 {
+            return Err(Error::UnknownFeatures(features & !ENCODERS));
         }
+        let encoders = if features & ENCODERS == 0 { Vec::new() } else { encoders(&mut fields)? };
         let size = fields.number()?;
         if size > limits.max_output {
             return Err(Error::OutputTooLarge { size, limit: limits.max_output });
@@ -208,7 +225,7 @@ impl Head {
         if left != 0 {
             return Err(Error::Contradiction("the blocks make less than the target"));
         }
-        Ok(Head { size, digest, memory, origin, blocks })
+        Ok(Head { size, digest, memory, encoders, origin, blocks })
     }
 }
 
@@ -281,6 +298,26 @@ impl Tree {
     }
 }
 
+/// The list of encoders by name (section 4.2.3).
+fn encoders(fields: &mut Fields<'_>) -> Result<Vec<String>, Error> {
+    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b".-_".contains(b);
+    let mut names: Vec<String> = Vec::new();
+    for _ in 0..fields.at_most(MAX_ENCODERS, "number of encoders")? {
+        let len = fields.at_most(MAX_NAME, "length of the name of an encoder")?;
+        let name = fields.bytes(len as usize)?;
+        let name = std::str::from_utf8(name).ok().filter(|n| !n.is_empty() && n.bytes().all(|b| allowed(&b)));
+        let name = name.ok_or(Error::Contradiction("an encoder has no proper name"))?;
+        if names.last().is_some_and(|before| &before[..] >= name) {
+            return Err(Error::Contradiction("encoders are not in order"));
+        }
+        names.push(name.to_owned());
+    }
+    if names.is_empty() {
+        return Err(Error::Contradiction("a list of no encoders"));
+    }
+    Ok(names)
+}
+
 /// The check of a group of files, by their digests one behind the other.
 pub(crate) fn group_check(digests: &[u8]) -> [u8; 4] {
     let [a, b, c, d, ..] = check(digests);
@@ -347,6 +384,7 @@ mod tests {
         Head {
             size: 1000,
             digest: Digest::of(b"target"),
+            encoders: Vec::new(),
             memory: 1 << 20,
             origin: Origin::Archives(vec![Archive { size: 10, digest: Digest::of(b"old") }]),
             blocks: vec![

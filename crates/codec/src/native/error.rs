@@ -78,9 +78,14 @@ pub enum Error {
     /// The table of source files does not decode.
     #[error("table of source files does not decode: {0}")]
     Table(String),
-    /// A deflate stream of an old file does not inflate as declared.
-    #[error("deflate stream at byte {offset} of old member {member} does not inflate: {what}")]
-    Inflate {
+    /// Encoders that the delta needs and this program does not have.
+    #[error("delta needs encoder {0}, which this program does not have")]
+    NeedsEncoder(String),
+    /// A packed stream of an old file does not expand as declared.
+    #[error("{format} stream at byte {offset} of old member {member} does not expand: {what}")]
+    Expand {
+        /// What kind of stream.
+        format: &'static str,
         /// Number of the old member, from 0.
         member: u64,
         /// Where the stream starts in its content.
@@ -88,9 +93,11 @@ pub enum Error {
         /// What is wrong.
         what: &'static str,
     },
-    /// A deflate stream cannot be rebuilt as declared.
-    #[error("rebuilt deflate stream has {made} bytes, {wanted} are declared")]
-    Deflate {
+    /// A packed stream cannot be rebuilt as declared.
+    #[error("rebuilt {format} stream has {made} bytes, {wanted} are declared")]
+    Rebuilt {
+        /// What kind of stream.
+        format: &'static str,
         /// Bytes that came out.
         made: u64,
         /// Bytes that were declared.

@@ -22,8 +22,8 @@ pub(crate) const ZEROS: u64 = 3;
 
 /// Transform: none.
 pub(crate) const PLAIN: u64 = 0;
-/// Transform `deflate/1`, section 8.
-pub(crate) const DEFLATE: u64 = 1;
+/// Transform `packed/1`, section 8.
+pub(crate) const PACKED: u64 = 1;
 
 /// View: all of an old file, section 6.5.
 pub(crate) const VIEW_WHOLE: u64 = 0;
@@ -31,8 +31,12 @@ pub(crate) const VIEW_WHOLE: u64 = 0;
 pub(crate) const VIEW_RANGE: u64 = 1;
 /// View: a deflate stream of an old file, inflated.
 pub(crate) const VIEW_INFLATED: u64 = 2;
+/// View: an xz stream of an old file, expanded.
+pub(crate) const VIEW_XZ: u64 = 4;
+/// View: a zstd frame of an old file, expanded.
+pub(crate) const VIEW_ZSTD: u64 = 5;
 
 /// Most views of one part.
 pub(crate) const MAX_VIEWS: u64 = 1 << 16;
-/// Most deflate streams of one part.
+/// Most rebuilt streams of one part.
 pub(crate) const MAX_STREAMS: u64 = 1 << 16;

@@ -10,7 +10,8 @@
 //! | [`entropy`] | how streams are compressed | 7 |
 //! | `streams` | the streams of a block | 5 |
 //! | `framing` | tar headers predicted from others | 6.2 |
-//! | [`deflate`] | deflate streams: inflated, and rebuilt exactly | 8 |
+//! | [`packed`] | packed streams: found, expanded, and rebuilt exactly | 8 |
+//! | [`deflate`] | those of deflate, by models of their encoders | 8.3 |
 //! | `old` | the members of old archives | 6.1 |
 //! | [`decode`] | from delta and sources to the target | 6 |
 //! | [`encode`] | from sources and target to a delta | |
@@ -26,6 +27,7 @@ mod framing;
 mod items;
 mod numbers;
 mod old;
+pub mod packed;
 mod streams;
 mod work;
 

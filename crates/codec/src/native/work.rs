@@ -16,6 +16,9 @@ const FREE_INFLATED: u64 = 1 << 26;
 /// One view for so many bytes of the target, and so many in any case.
 const BYTES_PER_VIEW: u64 = 16;
 const FREE_VIEWS: u64 = 1 << 20;
+/// Content of rebuilt streams of xz and zstd for each byte of the target, and in any case.
+const ENCODED_PER_BYTE: u64 = 8;
+const FREE_ENCODED: u64 = 1 << 26;
 /// Bytes of content for each byte of a rebuilt stream, and in any case.
 const CONTENT_PER_BYTE: u64 = 64;
 const FREE_CONTENT: u64 = 1 << 10;
@@ -26,6 +29,7 @@ pub(crate) struct Budget {
     mixed: u64,
     inflated: u64,
     views: u64,
+    encoded: u64,
 }
 
 impl Budget {
@@ -35,6 +39,7 @@ impl Budget {
             mixed: FREE_MIXED.saturating_add(size.saturating_mul(MIXED_PER_BYTE)),
             inflated: FREE_INFLATED.saturating_add(size.saturating_mul(INFLATED_PER_BYTE)),
             views: FREE_VIEWS.saturating_add(size / BYTES_PER_VIEW),
+            encoded: FREE_ENCODED.saturating_add(size.saturating_mul(ENCODED_PER_BYTE)),
         }
     }
 
@@ -59,7 +64,13 @@ impl Budget {
         Ok(())
     }
 
-    /// Takes a view, of which `inflated` bytes have to be inflated.
+    /// Takes the work of rebuilding a stream ([`Encoder::work`](super::packed::Encoder)).
+    pub(crate) fn encode(&mut self, work: u64) -> Result<(), Error> {
+        self.encoded = self.encoded.checked_sub(work).ok_or(Error::TooMuchWork)?;
+        Ok(())
+    }
+
+    /// Takes a view, of which `inflated` bytes have to be expanded.
     pub(crate) fn view(&mut self, inflated: u64) -> Result<(), Error> {
         self.views = self.views.checked_sub(1).ok_or(Error::TooMuchWork)?;
         self.inflated = self.inflated.checked_sub(inflated).ok_or(Error::TooMuchWork)?;

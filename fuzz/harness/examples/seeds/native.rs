@@ -11,13 +11,18 @@ use super::{Outcome, Seeds};
 /// The deltas of the golden vectors by name.
 fn golden() -> Outcome<Seeds> {
     let mut seeds = Seeds::new();
-    for kind in ["good", "bad"] {
+    for (set, kind, name) in [
+        ("native", "good", "good"),
+        ("native", "bad", "bad"),
+        ("native-packed", "good", "packed-good"),
+        ("native-packed", "bad", "packed-bad"),
+    ] {
         let folder: PathBuf =
-            [env!("CARGO_MANIFEST_DIR"), "../../testkit/golden/native", kind].iter().collect();
+            [env!("CARGO_MANIFEST_DIR"), "../../testkit/golden", set, kind].iter().collect();
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
             let delta = fs::read(entry.path().join("delta.coracle"))?;
-            seeds.insert(format!("{kind}-{}", entry.file_name().to_string_lossy()), delta);
+            seeds.insert(format!("{name}-{}", entry.file_name().to_string_lossy()), delta);
         }
     }
     Ok(seeds)
@@ -107,6 +112,24 @@ pub fn members() -> Seeds {
         &b"PK\x05\x06\0\0\0\0\x01\0\x01\0"[..],
         &[central.len() as u8, 0, 0, 0, local.len() as u8, 0, 0, 0, 0, 0],
     ];
+    for (i, choice) in (0u8..12).map(|i| (i, if i < 8 { 224 } else { 240 })) {
+        let settings =
+            [i, 3, i % 5, i, 16 + i, i % 4 + if i % 2 == 0 { 0 } else { 20 }, if i < 6 { 0 } else { 200 }];
+        seeds.insert(format!("library-{i}"), [&[choice][..], &settings, &words].concat());
+    }
+    for choice in 216..224u8 {
+        let content = mutate(&words, choice.into(), 30);
+        seeds.insert(format!("image-{choice}"), [&[choice][..], &content].concat());
+    }
+    let stream = coracle_testkit::native::deflate_stream(&words, 0x498).unwrap_or_default();
+    let len = (stream.len() as u32 + 6).to_be_bytes();
+    let start = b"\x89PNG\r\n\x1a\n\0\0\0\x02IHDR\x01\x02abcd";
+    let png = [&start[..], &len, b"IDAT\x78\x9c", &stream, b"adlecrc!\0\0\0\0IENDcrc!"].concat();
+    seeds.insert("png".into(), png);
+    for (name, encoder) in [("xz", &[0x86, 4, 12, 93, 0, 16, 1, 0, 5][..]), ("zst", &[0x83, 6, 3, 0])] {
+        let file = coracle_testkit::native::packed_stream(&words, encoder);
+        seeds.insert(name.into(), file.unwrap_or_default());
+    }
     seeds.insert("zip".into(), [local, central, end.concat()].concat());
     seeds
 }

@@ -8,9 +8,10 @@ use super::text::{Text, View};
 use crate::ReadAt;
 use crate::digest::Hashing;
 use crate::native::container::Head;
-use crate::native::deflate::{self, Encoder, InflateError};
+use crate::native::deflate;
 use crate::native::framing::Memory;
 use crate::native::numbers::Fields;
+use crate::native::packed::{self, Encoder, ExpandError, Format};
 use crate::native::streams::{StreamId, Streams};
 use crate::native::work::{Budget, may_hold};
 use crate::native::{Error, items};
@@ -270,28 +271,36 @@ impl<'a> Work<'a> {
         source.next_gap()?;
         match transform {
             items::PLAIN => source.copy_to(len, out)?,
-            items::DEFLATE => {
+            items::PACKED => {
                 let end = out.left - len;
-                let streams = input.plan.at_most(items::MAX_STREAMS, "number of deflate streams")?;
+                let streams = input.plan.at_most(items::MAX_STREAMS, "number of packed streams")?;
                 item.rebuilt = streams;
                 for _ in 0..streams {
-                    let plain = input.plan.at_most(out.left - end, "bytes before a deflate stream")?;
+                    let plain = input.plan.at_most(out.left - end, "bytes before a packed stream")?;
                     source.copy_to(plain, out)?;
-                    let encoder = Encoder::of(input.plan.number()?)?;
-                    let stream = input.plan.at_most(out.left - end, "length of a deflate stream")?;
+                    let encoder = Encoder::read(&mut input.plan)?;
+                    let listed = |name| self.head.encoders.iter().any(|e| e == name);
+                    if !encoder.name().is_none_or(listed) {
+                        return Err(Error::Contradiction(
+                            "a part uses an encoder that the head does not list",
+                        ));
+                    }
+                    let stream = input.plan.at_most(out.left - end, "length of a packed stream")?;
                     let content = input.plan.number()?;
                     if !may_hold(stream, content) {
                         return Err(Error::TooMuchWork);
                     }
-                    let taken = content.saturating_add(stream).saturating_add(deflate::memory());
+                    self.budget.encode(encoder.work(content))?;
+                    let taken = content.saturating_add(stream).saturating_add(encoder.memory(content));
                     if taken > room {
                         return Err(Error::MemoryExceeded(self.head.memory));
                     }
                     let mut bytes = vec![0; content as usize];
                     source.fill(&mut bytes)?;
-                    let made = deflate::rebuild(&bytes, encoder).map_err(|_| Error::TooMuchWork)?;
+                    let made = encoder.rebuild(&bytes, stream as usize).map_err(|_| Error::TooMuchWork)?;
                     if made.len() as u64 != stream {
-                        return Err(Error::Deflate { made: made.len() as u64, wanted: stream });
+                        let (format, made) = (encoder.format(), made.len() as u64);
+                        return Err(Error::Rebuilt { format, made, wanted: stream });
                     }
                     out.write(&made)?;
                 }
@@ -317,15 +326,32 @@ impl<'a> Work<'a> {
                 let len = plan.at_most(size - start, "length of a view")?;
                 Ok(View::Raw(content, start, len))
             }
-            items::VIEW_INFLATED => {
-                let offset = plan.at_most(size, "start of a deflate stream")?;
+            kind @ (items::VIEW_INFLATED | items::VIEW_XZ | items::VIEW_ZSTD) => {
+                let offset = plan.at_most(size, "start of a packed stream")?;
+                let (format, name) = match kind {
+                    items::VIEW_XZ => (Format::Xz, "xz"),
+                    items::VIEW_ZSTD => (Format::Zstd, "zstd"),
+                    _ => (Format::Deflate(None), "deflate"),
+                };
+                let stream = match format {
+                    Format::Deflate(_) => None,
+                    _ => Some(plan.at_most(size - offset, "length of a packed stream")?),
+                };
                 let len = plan.number()?;
-                *room = room.checked_sub(len).ok_or(Error::MemoryExceeded(self.head.memory))?;
-                self.budget.view(len)?;
-                let inflated = deflate::inflate_exact(&content, offset, len as usize);
-                inflated.map(View::Inflated).map_err(|e| match e {
-                    InflateError::Read(e) => Error::ReadSource(e),
-                    InflateError::Stream(what) => Error::Inflate { member, offset, what },
+                let exceeded = Error::MemoryExceeded(self.head.memory);
+                let Some(left) = room.checked_sub(len) else { return Err(exceeded) };
+                *room = left;
+                if stream.is_some_and(|s| packed::expanding(s, len) > left) {
+                    return Err(exceeded);
+                }
+                self.budget.view(len.saturating_add(stream.unwrap_or(0)))?;
+                let expanded = match stream {
+                    None => deflate::inflate_exact(&content, offset, len as usize),
+                    Some(stream) => packed::expand_exact(&content, offset, stream, format, len as usize),
+                };
+                expanded.map(View::Expanded).map_err(|e| match e {
+                    ExpandError::Read(e) => Error::ReadSource(e),
+                    ExpandError::Stream(what) => Error::Expand { format: name, member, offset, what },
                 })
             }
             value => Err(Error::Unknown { what: "view", value }),

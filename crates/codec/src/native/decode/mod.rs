@@ -11,7 +11,7 @@ use std::num::NonZeroUsize;
 
 use super::container::{Head, read_block, skip_sections};
 use super::streams::{self, StreamId, StreamSize};
-use super::{Error, Limits};
+use super::{Error, Limits, packed};
 use crate::digest::{Digest, Hashing};
 use crate::observe::{Observer, Stage};
 
@@ -57,7 +57,7 @@ pub(crate) struct ItemUse {
     pub end: u64,
     /// Bytes of each stream.
     pub taken: [u64; StreamId::ALL.len()],
-    /// Deflate streams rebuilt.
+    /// Packed streams rebuilt.
     pub rebuilt: u64,
     /// Whether it takes content from old files.
     pub copies: bool,
@@ -85,6 +85,9 @@ pub(crate) fn follow(
 ) -> Result<Followed, Error> {
     let mut delta = Counted { inner: delta, bytes: 0 };
     let head = Head::read(&mut delta, limits)?;
+    if let Some(name) = packed::missing(&head.encoders) {
+        return Err(Error::NeedsEncoder(name.clone()));
+    }
     let base = base::Base::open(sources, &head, limits, observer)?;
     let mut out = Hashing::new(out);
     let mut work = block::Work::new(&base, &head, observer, see);

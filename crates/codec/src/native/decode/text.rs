@@ -8,15 +8,15 @@ use crate::native::Error;
 pub(crate) enum View<'a> {
     /// Bytes of an old file as they are: where they start, and how many.
     Raw(OldFile<'a>, u64, u64),
-    /// An inflated stream of an old file.
-    Inflated(Vec<u8>),
+    /// A stream of an old file, expanded.
+    Expanded(Vec<u8>),
 }
 
 impl View<'_> {
     fn len(&self) -> u64 {
         match self {
             View::Raw(_, _, len) => *len,
-            View::Inflated(bytes) => bytes.len() as u64,
+            View::Expanded(bytes) => bytes.len() as u64,
         }
     }
 }
@@ -53,7 +53,7 @@ impl<'a> Text<'a> {
         }
         match view {
             View::Raw(file, start, _) => file.read_exact_at(start + offset, buf).map_err(Error::ReadSource),
-            View::Inflated(bytes) => {
+            View::Expanded(bytes) => {
                 let offset = offset as usize;
                 buf.copy_from_slice(&bytes[offset..offset + buf.len()]);
                 Ok(())

@@ -4,14 +4,12 @@
 //! from its content and the name of the encoder; the writer proves it for each stream.
 
 mod blocks;
-mod locate;
 mod tokens;
-
-pub use locate::{Stream, locate};
 
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::Error;
+use super::packed::{ExpandError, TOO_LONG, TOO_SHORT};
 use crate::ReadAt;
 
 /// Which program's rules an encoder follows (section 8.2).
@@ -21,7 +19,13 @@ pub enum Family {
     Zlib,
     /// GNU gzip, and Info-ZIP's zip.
     Gzip,
+    /// zlib with its strategy for filtered data, as libpng calls it.
+    Filtered,
 }
+
+/// Number of the family of [`Family::Filtered`] (section 8.2), and its name (section 8.7).
+const FILTERED: u64 = 4;
+pub(crate) const FILTERED_NAME: &str = "zlib-filtered";
 
 /// An encoder: its family and settings (section 8.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,11 +51,21 @@ impl Encoder {
         })
     }
 
+    /// Encoders of images in the order in which they are tried.
+    pub fn of_images() -> impl Iterator<Item = Encoder> {
+        const LEVELS: [u8; 6] = [9, 6, 8, 7, 5, 4];
+        let filtered = LEVELS
+            .into_iter()
+            .flat_map(|level| [8, 9].map(|mem_level| Encoder { family: Family::Filtered, level, mem_level }));
+        filtered.chain(Encoder::usual().filter(|e| e.family == Family::Zlib))
+    }
+
     /// The number in a delta.
     pub fn number(self) -> u64 {
         let family = match self.family {
             Family::Zlib => 0,
             Family::Gzip => 1,
+            Family::Filtered => FILTERED,
         };
         family << 8 | u64::from(self.level) << 4 | u64::from(self.mem_level)
     }
@@ -65,6 +79,7 @@ impl Encoder {
         let family = match number >> 8 {
             0 => Family::Zlib,
             1 => Family::Gzip,
+            FILTERED => Family::Filtered,
             _ => return Err(unknown),
         };
         let (level, mem_level) = ((number >> 4 & 15) as u8, (number & 15) as u8);
@@ -113,22 +128,23 @@ pub(crate) fn makes(content: &[u8], encoder: Encoder, stream: &[u8]) -> bool {
 /// The first usual encoder that makes `stream` of `content`; `likely` is tried before the others.
 pub(crate) fn guess(content: &[u8], stream: &[u8], likely: Option<Encoder>) -> Option<Encoder> {
     let mut order: Vec<Encoder> = likely.into_iter().collect();
-    order.extend(Encoder::usual().filter(|&e| Some(e) != likely));
+    match likely.map(|e| e.family) {
+        Some(Family::Filtered) => order.extend(Encoder::of_images().filter(|&e| Some(e) != likely)),
+        _ => order.extend(Encoder::usual().filter(|&e| Some(e) != likely)),
+    }
     order.into_iter().find(|&encoder| makes(content, encoder, stream))
 }
 
 /// Why a stream does not inflate.
-pub(crate) const BAD_STREAM: &str = "it is no deflate stream";
-const TOO_SHORT: &str = "it is shorter than declared";
-const TOO_LONG: &str = "it is longer than declared";
+const BAD_STREAM: &str = "it is no deflate stream";
 
 /// Inflates the stream at `offset` of `input`, of at most `most` bytes: its content, and its own length.
-pub(crate) fn inflate(input: &dyn ReadAt, offset: u64, most: usize) -> Result<(Vec<u8>, u64), InflateError> {
+pub(crate) fn inflate(input: &dyn ReadAt, offset: u64, most: usize) -> Result<(Vec<u8>, u64), ExpandError> {
     let mut state = Decompress::new(false);
     let mut content = Vec::new();
     let (mut at, mut buf) = (offset, vec![0; 1 << 15]);
     loop {
-        let n = input.read_at(at, &mut buf).map_err(InflateError::Read)?;
+        let n = input.read_at(at, &mut buf).map_err(ExpandError::Read)?;
         let mut chunk = &buf[..n];
         loop {
             if content.len() == content.capacity() {
@@ -138,38 +154,31 @@ pub(crate) fn inflate(input: &dyn ReadAt, offset: u64, most: usize) -> Result<(V
             }
             let before = state.total_in();
             let status = state.decompress_vec(chunk, &mut content, FlushDecompress::None);
-            let status = status.map_err(|_| InflateError::Stream(BAD_STREAM))?;
+            let status = status.map_err(|_| ExpandError::Stream(BAD_STREAM))?;
             let used = (state.total_in() - before) as usize;
             chunk = &chunk[used..];
             at += used as u64;
             if content.len() > most {
-                return Err(InflateError::Stream(TOO_LONG));
+                return Err(ExpandError::Stream(TOO_LONG));
             }
             match status {
                 Status::StreamEnd => return Ok((content, state.total_in())),
                 _ if content.len() == content.capacity() => {}
                 _ if chunk.is_empty() => break,
-                _ if used == 0 => return Err(InflateError::Stream(BAD_STREAM)),
+                _ if used == 0 => return Err(ExpandError::Stream(BAD_STREAM)),
                 _ => {}
             }
         }
         if n == 0 {
-            return Err(InflateError::Stream(TOO_SHORT));
+            return Err(ExpandError::Stream(TOO_SHORT));
         }
     }
 }
 
 /// Inflates a stream that must have exactly `len` bytes of content.
-pub(crate) fn inflate_exact(input: &dyn ReadAt, offset: u64, len: usize) -> Result<Vec<u8>, InflateError> {
+pub(crate) fn inflate_exact(input: &dyn ReadAt, offset: u64, len: usize) -> Result<Vec<u8>, ExpandError> {
     let (content, _) = inflate(input, offset, len)?;
-    if content.len() == len { Ok(content) } else { Err(InflateError::Stream(TOO_SHORT)) }
-}
-
-/// Why a stream could not be inflated.
-#[derive(Debug)]
-pub(crate) enum InflateError {
-    Stream(&'static str),
-    Read(std::io::Error),
+    if content.len() == len { Ok(content) } else { Err(ExpandError::Stream(TOO_SHORT)) }
 }
 
 #[cfg(test)]
@@ -179,11 +188,12 @@ mod tests {
 
     #[test]
     fn encoders_have_one_number_each() {
-        let mut numbers: Vec<u64> = Encoder::usual().map(Encoder::number).collect();
-        assert!(Encoder::usual().all(|e| Encoder::of(e.number()).unwrap() == e));
+        let all = || Encoder::usual().chain(Encoder::of_images().take(12));
+        let mut numbers: Vec<u64> = all().map(Encoder::number).collect();
+        assert!(all().all(|e| Encoder::of(e.number()).unwrap() == e));
         numbers.sort_unstable();
         numbers.dedup();
-        assert_eq!(numbers.len(), Encoder::usual().count());
+        assert_eq!(numbers.len(), all().count());
         for bad in [0, 0x0a8, 0x190, 0x098 + 0x200, 0x198, 0x10] {
             assert!(Encoder::of(bad).is_err(), "{bad:#x}");
         }
@@ -195,7 +205,7 @@ mod tests {
         let text = b"the lightest boat there is, ".repeat(3000);
         let mixed = [&noise[..], &text, &mutate(&noise, 2, 400), &[0; 40_000]].concat();
         for content in [&b""[..], b"a", b"abcabcabcabc", &noise, &text, &mixed] {
-            for encoder in Encoder::usual() {
+            for encoder in Encoder::usual().chain(Encoder::of_images().take(12)) {
                 let stream = rebuild(content, encoder).unwrap();
                 let (back, used) = inflate(&stream, 0, content.len()).unwrap();
                 assert!(back == content && used == stream.len() as u64, "{encoder:?}, {}", content.len());
@@ -212,7 +222,7 @@ mod tests {
     #[test]
     fn damaged_streams_are_told() {
         for bad in [&b""[..], b"\x07", b"\xff\xff\xff\xff", b"\x4b"].map(<[u8]>::to_vec) {
-            assert!(matches!(inflate(&bad, 0, 1000), Err(InflateError::Stream(_))), "{bad:?}");
+            assert!(matches!(inflate(&bad, 0, 1000), Err(ExpandError::Stream(_))), "{bad:?}");
         }
     }
 }

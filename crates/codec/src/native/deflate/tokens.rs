@@ -11,6 +11,9 @@ const MAX_DISTANCE: usize = WINDOW - MAX_MATCH - MIN_MATCH - 1;
 /// A match of three bytes from farther away costs more than the literals.
 const TOO_FAR: usize = 4096;
 
+/// Longest match that filtered data are not given.
+const FILTERED_MIN: usize = 5;
+
 /// What a level means.
 struct Level {
     /// From this length of the match before on, a quarter of the chain is enough.
@@ -46,7 +49,7 @@ pub(super) fn deflate(
     agrees: impl FnMut(&[u8]) -> bool,
 ) -> Result<Vec<u8>, Stop> {
     let hash_bits = match encoder.family {
-        Family::Zlib => u32::from(encoder.mem_level) + 7,
+        Family::Zlib | Family::Filtered => u32::from(encoder.mem_level) + 7,
         Family::Gzip => 15,
     };
     let level = &LEVELS[usize::from(encoder.level) - 1];
@@ -54,6 +57,7 @@ pub(super) fn deflate(
         content,
         level,
         gzip: encoder.family == Family::Gzip,
+        filtered: encoder.family == Family::Filtered,
         hash_shift: hash_bits.div_ceil(MIN_MATCH as u32),
         hash_mask: (1 << hash_bits) - 1,
         head: vec![0; 1 << hash_bits],
@@ -76,6 +80,8 @@ struct Matcher<'c, F> {
     content: &'c [u8],
     level: &'static Level,
     gzip: bool,
+    /// Matches of up to `FILTERED_MIN` bytes are not worth it.
+    filtered: bool,
     hash_shift: u32,
     hash_mask: u32,
     /// Latest position of each hash. 0 is none: a match never starts at the first byte.
@@ -140,7 +146,7 @@ impl<F: FnMut(&[u8]) -> bool> Matcher<'_, F> {
                 } else {
                     len = before_len.min(self.content.len() - at);
                 }
-                if len == MIN_MATCH && at - from > TOO_FAR {
+                if len == MIN_MATCH && at - from > TOO_FAR || self.filtered && len <= FILTERED_MIN {
                     len = MIN_MATCH - 1;
                 }
             }

@@ -51,8 +51,8 @@ impl<'a> Candidates<'a> {
         Ok(())
     }
 
-    /// Old runs for a text to match `content` with, which belongs to `member`.
-    pub(super) fn text(&self, member: &NewMember, content: &[u8]) -> Vec<Segment> {
+    /// Old runs for a text to match `content` with, which belongs to `member` and starts at `offset` in it.
+    pub(super) fn text(&self, member: &NewMember, offset: u64, content: &[u8]) -> Vec<Segment> {
         let paths: Vec<&[u8]> = member.paths.iter().map(Vec::as_slice).collect();
         let named = self.names.candidates(&paths, member.content_len, self.most);
         let first = named.first().map(|&i| i as u32);
@@ -71,8 +71,9 @@ impl<'a> Candidates<'a> {
             chosen.extend(others.filter(|&m| self.source.old.members[m].len < SMALL));
         }
         let size = |member: usize| self.source.old.members[member].len;
+        let wanted = offset..offset + content.len() as u64;
         let windows = |member, left| match voted(member) {
-            Some(votes) => SampleIndex::windows(votes.likeliest(), size(member), left),
+            Some(votes) => likeness::windows(votes, &wanted, size(member), left),
             None => Vec::new(),
         };
         let sizes = chosen.iter().map(|&member| (member, size(member)));

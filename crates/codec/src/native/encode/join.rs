@@ -1,6 +1,6 @@
 //! Joining headers and parts to blocks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 
 use super::part::{Coded, Part, ViewKind, class};
@@ -57,6 +57,8 @@ pub(super) struct Join<'a> {
     next_file: u64,
     part_memory: u64,
     budget: Budget,
+    /// Names of the encoders used.
+    encoders: BTreeSet<&'static str>,
 }
 
 impl<'a> Join<'a> {
@@ -78,6 +80,7 @@ impl<'a> Join<'a> {
             next_file: 0,
             part_memory: 0,
             budget: Budget::new(new.size()),
+            encoders: BTreeSet::new(),
         }
     }
 
@@ -132,7 +135,8 @@ impl<'a> Join<'a> {
             Base::Tree { .. } => Origin::Tree(self.tree()?),
         };
         let (blocks, bytes) = self.blocks.into_iter().unzip();
-        Ok((Head { size: self.at, digest, memory: self.memory, origin, blocks }, bytes, self.tally))
+        let encoders = self.encoders.into_iter().map(str::to_owned).collect();
+        Ok((Head { size: self.at, digest, memory: self.memory, encoders, origin, blocks }, bytes, self.tally))
     }
 
     /// Names the files used and hashes them.
@@ -217,7 +221,7 @@ impl<'a> Join<'a> {
     }
 
     fn part(&mut self, part: &Part) {
-        let transform = if part.rebuilt.is_empty() { items::PLAIN } else { items::DEFLATE };
+        let transform = if part.rebuilt.is_empty() { items::PLAIN } else { items::PACKED };
         let head = [items::PART, transform, part.len, part.class, part.views.len() as u64];
         head.into_iter().for_each(|n| put(self.streams.get(StreamId::Plan), n));
         for view in &part.views {
@@ -231,14 +235,21 @@ impl<'a> Join<'a> {
                 ViewKind::Inflated { start, len } => {
                     [items::VIEW_INFLATED, start, len].into_iter().for_each(|n| put(plan, n));
                 }
+                ViewKind::Expanded { zstd, start, stream, len } => {
+                    let kind = if zstd { items::VIEW_ZSTD } else { items::VIEW_XZ };
+                    [kind, start, stream, len].into_iter().for_each(|n| put(plan, n));
+                }
             }
         }
         let plan = self.streams.get(StreamId::Plan);
         put(plan, part.corrections);
-        if transform == items::DEFLATE {
+        if transform == items::PACKED {
             put(plan, part.rebuilt.len() as u64);
             for r in &part.rebuilt {
-                [r.before, r.encoder.number(), r.stream, r.content].into_iter().for_each(|n| put(plan, n));
+                put(plan, r.before);
+                r.encoder.write(plan);
+                [r.stream, r.content].into_iter().for_each(|n| put(plan, n));
+                self.encoders.extend(r.encoder.name());
             }
         }
         self.streams.append(&part.streams);
@@ -252,9 +263,14 @@ impl<'a> Join<'a> {
         let mut budget = self.budget.clone();
         let views = part.views.iter().try_for_each(|view| match view.kind {
             ViewKind::Inflated { len, .. } => budget.view(len),
+            ViewKind::Expanded { stream, len, .. } => budget.view(stream + len),
             _ => budget.view(0),
         });
-        if views.is_err() || part.streams.len() as u64 > STREAMS_PER_BYTE * part.len + SMALL_STREAMS {
+        let encoded = part.rebuilt.iter().try_for_each(|r| budget.encode(r.encoder.work(r.content)));
+        if views.is_err()
+            || encoded.is_err()
+            || part.streams.len() as u64 > STREAMS_PER_BYTE * part.len + SMALL_STREAMS
+        {
             return false;
         }
         self.budget = budget;

@@ -71,6 +71,8 @@ pub struct Parts {
     pub old_headers: bool,
     /// Deflate streams are inflated and rebuilt.
     pub deflate: bool,
+    /// Streams of xz and zstd are expanded and rebuilt.
+    pub slow_formats: bool,
     /// Old files are found by likeness too, not by name alone.
     pub likeness: bool,
     /// Small streams are coded with mixed contexts.
@@ -81,7 +83,14 @@ pub struct Parts {
 
 impl Default for Parts {
     fn default() -> Self {
-        Parts { old_headers: true, deflate: true, likeness: true, mixing: true, classes: true }
+        Parts {
+            old_headers: true,
+            deflate: true,
+            slow_formats: true,
+            likeness: true,
+            mixing: true,
+            classes: true,
+        }
     }
 }
 
@@ -94,9 +103,9 @@ pub struct Report {
     pub members: u64,
     /// Regular files of the target with content.
     pub files: FileCounts,
-    /// Deflate streams that are rebuilt.
+    /// Packed streams that are rebuilt.
     pub rebuilt_streams: u64,
-    /// Deflate streams that no known encoder makes, and that are left as they are.
+    /// Packed streams that no known encoder makes, and that are left as they are.
     pub other_streams: u64,
 }
 

@@ -10,9 +10,9 @@ use crate::matching::Finder;
 use crate::matching::approx::{self, Match, Prices, Search};
 use crate::matching::block::BlockFinder;
 use crate::matching::suffix::SuffixFinder;
-use crate::native::deflate::{self, Encoder, InflateError, Stream};
 use crate::native::items;
 use crate::native::numbers::{put, put_signed};
+use crate::native::packed::{self, Encoder, ExpandError, Format, Stream};
 use crate::native::streams::{StreamId, Streams};
 use crate::observe::Observer;
 use crate::{ReadAt, Section};
@@ -26,9 +26,16 @@ const DENSE_PRICE: i64 = 256;
 /// Bytes of a part: at this many literals, or at this much output, the next part begins.
 const PART_LITERALS: usize = 1 << 20;
 const PART_OUTPUT: usize = 16 << 20;
-/// Largest content of a deflate stream that is inflated, new or old.
-const MAX_INFLATED: usize = 32 << 20;
-/// Inflated bytes for each byte of a deflate stream: what lies above costs a reader more work than it saves.
+/// Largest content of a packed stream that is expanded, new or old.
+const MAX_EXPANDED: usize = 32 << 20;
+/// The same for a new stream of xz or zstd below effort 5: making it again takes a second for a few megabytes.
+const MAX_QUICK: usize = 4 << 20;
+/// From this effort on streams of xz and zstd are expanded.
+const SLOW_FORMATS: u8 = 3;
+/// Memory that the encoder of a stream may take (section 4.3): an xz dictionary of 16 MiB, a zstd window of 4 MiB in
+/// multithreaded mode.
+const MAX_ENCODER: u64 = 208 << 20;
+/// Bytes of content for each byte of a stream: what lies above costs a reader more work than it saves.
 const MAX_RATIO: u64 = 48;
 /// Content that a stream may have in any case.
 const SMALL_CONTENT: u64 = 256;
@@ -43,11 +50,24 @@ pub(super) struct View {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ViewKind {
     Whole,
-    Range { start: u64, len: u64 },
-    Inflated { start: u64, len: u64 },
+    Range {
+        start: u64,
+        len: u64,
+    },
+    Inflated {
+        start: u64,
+        len: u64,
+    },
+    /// A stream of xz or zstd, expanded.
+    Expanded {
+        zstd: bool,
+        start: u64,
+        stream: u64,
+        len: u64,
+    },
 }
 
-/// A deflate stream that is rebuilt.
+/// A packed stream that is rebuilt.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rebuilt {
     /// Bytes of the part between the stream before and this one.
@@ -73,12 +93,19 @@ pub(super) struct Part {
 impl Part {
     /// Bytes of memory that a reader needs for it.
     pub(super) fn memory(&self) -> u64 {
-        let views = self.views.iter().map(|v| match v.kind {
-            ViewKind::Inflated { len, .. } => len,
-            _ => 0,
-        });
-        let rebuilt = self.rebuilt.iter().map(|r| r.content + r.stream + deflate::memory());
-        views.sum::<u64>() + rebuilt.max().unwrap_or(0)
+        let (mut views, mut working) = (0, 0);
+        for view in &self.views {
+            match view.kind {
+                ViewKind::Whole | ViewKind::Range { .. } => {}
+                ViewKind::Inflated { len, .. } => views += len,
+                ViewKind::Expanded { stream, len, .. } => {
+                    views += len;
+                    working = working.max(packed::expanding(stream, len));
+                }
+            }
+        }
+        let rebuilt = self.rebuilt.iter().map(|r| r.content + r.stream + r.encoder.memory(r.content));
+        views + rebuilt.max().unwrap_or(0).max(working)
     }
 }
 
@@ -101,12 +128,12 @@ pub(super) struct Coder<'a> {
 /// New bytes with some streams replaced by their content.
 struct Expanded {
     text: Vec<u8>,
-    streams: Vec<Inflated>,
+    streams: Vec<Unpacked>,
     other: u64,
 }
 
-/// A stream inflated.
-struct Inflated {
+/// A stream expanded.
+struct Unpacked {
     /// Where its content starts in the expanded text.
     at: usize,
     encoder: Encoder,
@@ -157,8 +184,8 @@ impl<'a> Coder<'a> {
             let len = (member.content_len - at).min(step);
             let piece = Section::new(self.new, member.framing.end + at, len).to_vec();
             let piece = piece.map_err(DiffError::Read)?;
-            let segments = self.candidates.text(member, &piece);
-            let whole = len == member.content_len && self.options.parts.deflate;
+            let segments = self.candidates.text(member, at, &piece);
+            let whole = len == member.content_len;
             let expanded = if whole { self.expand(piece, &segments) } else { plain(piece) };
             coded.other_streams += expanded.other;
             let old = self.old_text(&expanded, &segments)?;
@@ -169,9 +196,10 @@ impl<'a> Coder<'a> {
         Ok(coded)
     }
 
-    /// Inflates the streams that a known encoder makes and that no old file holds as they are.
+    /// Expands the streams that a known encoder makes and that no old file holds as they are.
     fn expand(&self, content: Vec<u8>, segments: &[Segment]) -> Expanded {
-        let found = deflate::locate(&content);
+        let mut found = packed::locate(&content);
+        found.retain(|s| self.opens(s));
         if found.is_empty() {
             return plain(content);
         }
@@ -184,22 +212,24 @@ impl<'a> Coder<'a> {
                 continue;
             }
             let start = stream.start as usize;
-            let Ok((inflated, len)) = deflate::inflate(&content, stream.start, MAX_INFLATED) else {
-                continue;
+            let most = match stream.format {
+                Format::Xz | Format::Zstd if self.options.effort.number() < 5 => MAX_QUICK,
+                _ => MAX_EXPANDED,
             };
+            let Ok((inflated, len)) = packed::expand(&content, &stream, most) else { continue };
             let len = len as usize;
             let declared = stream.len.is_none_or(|l| l == len as u64);
             if !declared || inflated.len() as u64 > MAX_RATIO * len as u64 + SMALL_CONTENT {
                 continue;
             }
-            match deflate::guess(&inflated, &content[start..start + len], likely.or(stream.likely)) {
+            match packed::guess(&inflated, &content[start..start + len], stream.format, likely, MAX_ENCODER) {
                 Some(encoder) => {
                     likely = Some(encoder);
                     out.text.extend_from_slice(&content[done..start]);
                     let at = out.text.len();
                     out.text.extend_from_slice(&inflated);
                     let (name, content) = (stream.name, inflated.len());
-                    out.streams.push(Inflated { at, encoder, stream: len as u64, content, name });
+                    out.streams.push(Unpacked { at, encoder, stream: len as u64, content, name });
                     done = start + len;
                 }
                 None => out.other += 1,
@@ -209,9 +239,21 @@ impl<'a> Coder<'a> {
         out
     }
 
-    /// The deflate streams of an old file.
+    /// The packed streams of an old file.
     fn old_streams(&self, segment: &Segment) -> Vec<Stream> {
-        deflate::locate(&self.old_file(segment.file))
+        let mut found = packed::locate(&self.old_file(segment.file));
+        found.retain(|s| self.opens(s));
+        found
+    }
+
+    /// Whether streams of this format are expanded at this effort.
+    fn opens(&self, stream: &Stream) -> bool {
+        match stream.format {
+            Format::Deflate(_) => self.options.parts.deflate,
+            Format::Xz | Format::Zstd => {
+                self.options.parts.slow_formats && self.options.effort.number() >= SLOW_FORMATS
+            }
+        }
     }
 
     fn old_file(&self, member: usize) -> Section<'a> {
@@ -225,22 +267,31 @@ impl<'a> Coder<'a> {
         let gzip = new.streams.iter().any(|s| s.name.is_empty());
         for s in segments {
             let file = self.old_file(s.file);
-            let streams = if self.options.parts.deflate { self.old_streams(s) } else { Vec::new() };
+            let streams = self.old_streams(s);
             let single = streams.iter().any(|s| s.name.is_empty());
             for stream in streams {
                 let wanted = stream.name.is_empty() || new.streams.iter().any(|n| n.name == stream.name);
                 if !wanted {
                     continue;
                 }
-                let most = MAX_INFLATED.min(room as usize);
-                match deflate::inflate(&file, stream.start, most) {
+                let most = MAX_EXPANDED.min(room as usize);
+                match packed::expand(&file, &stream, most) {
                     Ok((bytes, len)) if bytes.len() as u64 <= MAX_RATIO * len + SMALL_CONTENT => {
-                        let kind = ViewKind::Inflated { start: stream.start, len: bytes.len() as u64 };
+                        let (start, content) = (stream.start, bytes.len() as u64);
+                        let kind = match stream.format {
+                            Format::Deflate(_) => ViewKind::Inflated { start, len: content },
+                            Format::Xz => {
+                                ViewKind::Expanded { zstd: false, start, stream: len, len: content }
+                            }
+                            Format::Zstd => {
+                                ViewKind::Expanded { zstd: true, start, stream: len, len: content }
+                            }
+                        };
                         room -= bytes.len() as u64;
                         text.push(View { member: s.file, kind }, &bytes);
                     }
-                    Ok(_) | Err(InflateError::Stream(_)) => {}
-                    Err(InflateError::Read(e)) => return Err(DiffError::Read(e)),
+                    Ok(_) | Err(ExpandError::Stream(_)) => {}
+                    Err(ExpandError::Read(e)) => return Err(DiffError::Read(e)),
                 }
             }
             // What is inside a .gz says all about it, if the new file was opened too.

@@ -1,14 +1,13 @@
 //! Which old content each new file is matched against.
 
-use std::collections::{HashMap, HashSet};
-use std::ops::Range;
+use std::collections::HashMap;
 
 use super::effort::means;
 use super::scan::{Scan, Target};
 use super::{DiffError, Method, Options};
 use crate::delta::likeness::{self, SMALL, Segment};
 use crate::matching::pairing::{Names, OldName};
-use crate::matching::sample::{SampleIndex, Votes};
+use crate::matching::sample::SampleIndex;
 use crate::observe::Observer;
 use crate::source::Tree;
 use crate::tardiff::MAX_PATH;
@@ -176,7 +175,7 @@ impl<'a> Planner<'a> {
         }
         let wanted = offset..offset + content.len() as u64;
         let windows = |source: usize, left| match voted(source) {
-            Some(votes) => best_windows(votes, &wanted, self.sources[source].size, left),
+            Some(votes) => likeness::windows(votes, &wanted, self.sources[source].size, left),
             None => Vec::new(),
         };
         let sizes = chosen.iter().map(|&source| (source, self.sources[source].size));
@@ -192,17 +191,4 @@ pub(super) fn text_budget(memory: u64) -> u64 {
 /// About what OPEN and COPY cost in the delta, in bytes.
 fn open_cost(path: &[u8], just_written: bool) -> u64 {
     if just_written { 12 } else { path.len() as u64 + 4 }
-}
-
-/// Windows of a file, ascending, joined, at most `budget` bytes: those with most votes and their neighbours, but from
-/// half the budget on first those at the place that the new content has in its own file.
-fn best_windows(votes: &Votes, wanted: &Range<u64>, size: u64, budget: u64) -> Vec<Range<u64>> {
-    let margin = budget / 16;
-    let near = wanted.start.saturating_sub(margin)..(wanted.end + margin).min(size);
-    let near = SampleIndex::place(near.start)..SampleIndex::place(near.end) + 1;
-    let half = ((budget / 2) >> SampleIndex::PLACE_LOG) as usize;
-    let mut first = HashSet::new();
-    let voted = votes.likeliest();
-    let around = voted.clone().filter(|&p| first.insert(p)).take(half).chain(near).chain(voted);
-    SampleIndex::windows(around, size, budget)
 }

@@ -1,37 +1,74 @@
-//! Where deflate streams lie in a file: `.gz` (RFC 1952) and `.zip` with its kin (APPNOTE.TXT 6.3). The writer's
-//! business alone: a delta says where streams are, a reader need not find them.
+//! Where packed streams lie in a file: `.gz` (RFC 1952), `.zip` with its kin (APPNOTE.TXT 6.3), `.png` whose data are in
+//! one chunk, `.xz` and `.zst`. The writer's business alone: a delta says where streams are, a reader need not find them.
 
-use super::{Encoder, Family};
-use crate::ReadAt;
+use super::xz_container;
+use crate::native::deflate::{Encoder, Family};
+use crate::{ReadAt, Section};
 
-/// A deflate stream inside a file.
+/// The kind of a packed stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A deflate stream, and the encoder that its container hints at.
+    Deflate(Option<Encoder>),
+    /// A stream of an `.xz` file.
+    Xz,
+    /// A zstd frame.
+    Zstd,
+}
+
+/// A packed stream inside a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stream {
     /// Offset of its first byte.
     pub start: u64,
     /// Bytes of the stream; `None` where only inflating it can tell.
     pub len: Option<u64>,
-    /// Name within the container, empty for `.gz`.
+    /// Name within the container, empty where there is but one.
     pub name: Vec<u8>,
-    /// CRC-32 of the content, 0 for `.gz`.
+    /// CRC-32 of the content as a zip states it, else 0.
     pub crc: u32,
-    /// The encoder that the container hints at.
-    pub likely: Option<Encoder>,
+    /// What it is.
+    pub format: Format,
 }
 
 /// Most streams of one file.
 const MAX_STREAMS: usize = 1 << 16;
 /// Bytes of the end of a zip that are searched for its directory.
 const ZIP_TAIL: u64 = 22 + 0xffff;
+/// Largest `.xz` or `.zst` file that is looked into.
+const MAX_FILE: u64 = 32 << 20;
 
-/// The deflate streams of a file, ascending, not overlapping.
+/// The packed streams of a file, ascending, not overlapping.
 pub fn locate(file: &dyn ReadAt) -> Vec<Stream> {
     let mut magic = [0; 4];
     match file.read_exact_at(0, &mut magic) {
         Ok(()) if magic[..3] == [0x1f, 0x8b, 8] => gzip(file).into_iter().collect(),
+        Ok(()) if magic == *b"\x89PNG" => png(file).into_iter().collect(),
         Ok(()) if magic == *b"PK\x03\x04" => zip(file).unwrap_or_default(),
+        Ok(()) if magic == [0xfd, b'7', b'z', b'X'] => {
+            row(file, Format::Xz, |bytes| xz_container::parse(bytes).map(|l| l.len))
+        }
+        Ok(()) if magic == [0x28, 0xb5, 0x2f, 0xfd] => {
+            row(file, Format::Zstd, |bytes| zstd_safe::find_frame_compressed_size(bytes).ok())
+        }
         _ => Vec::new(),
     }
+}
+
+/// Streams one behind the other from the start of a file, as far as there are any.
+fn row(file: &dyn ReadAt, format: Format, len: impl Fn(&[u8]) -> Option<usize>) -> Vec<Stream> {
+    let mut streams = Vec::new();
+    if file.size() > MAX_FILE {
+        return streams;
+    }
+    let Ok(bytes) = Section::new(file, 0, file.size()).to_vec() else { return streams };
+    let mut at = 0;
+    while let Some(len) = len(&bytes[at..]).filter(|&l| l > 0 && streams.len() < MAX_STREAMS) {
+        let (start, len) = (at as u64, len as u64);
+        streams.push(Stream { start, len: Some(len), name: Vec::new(), crc: 0, format });
+        at += len as usize;
+    }
+    streams
 }
 
 fn gzip(file: &dyn ReadAt) -> Option<Stream> {
@@ -58,8 +95,30 @@ fn gzip(file: &dyn ReadAt) -> Option<Stream> {
     };
     let family = if system == 3 { Family::Gzip } else { Family::Zlib };
     let mem_level = if family == Family::Gzip { 9 } else { 8 };
-    let likely = Some(Encoder { family, level, mem_level });
-    (at < head.len()).then_some(Stream { start: at as u64, len: None, name: Vec::new(), crc: 0, likely })
+    let format = Format::Deflate(Some(Encoder { family, level, mem_level }));
+    (at < head.len()).then_some(Stream { start: at as u64, len: None, name: Vec::new(), crc: 0, format })
+}
+
+/// The only chunk `IDAT` of an image; of several, each holds a piece of the stream, which no encoder makes.
+fn png(file: &dyn ReadAt) -> Option<Stream> {
+    let (mut at, mut found) = (8, None);
+    while at + 12 <= file.size() {
+        let mut head = [0; 8];
+        file.read_exact_at(at, &mut head).ok()?;
+        let len = u64::from(u32::from_be_bytes([head[0], head[1], head[2], head[3]]));
+        match &head[4..] {
+            b"IDAT" if found.is_none() => found = Some((at + 8, len)),
+            b"IDAT" => return None,
+            b"IEND" => break,
+            _ => {}
+        }
+        at += 12 + len;
+    }
+    // Around the stream stand two bytes of header and four of checksum (RFC 1950).
+    let (start, len) = found.filter(|(start, len)| *len > 6 && start + len <= file.size())?;
+    let likely = Encoder { family: Family::Filtered, level: 9, mem_level: 8 };
+    let format = Format::Deflate(Some(likely));
+    Some(Stream { start: start + 2, len: Some(len - 6), name: Vec::new(), crc: 0, format })
 }
 
 fn zip(file: &dyn ReadAt) -> Option<Vec<Stream>> {
@@ -94,7 +153,8 @@ fn zip(file: &dyn ReadAt) -> Option<Vec<Stream>> {
             return None;
         }
         let start = local + 30 + u64::from(u16_at(&header, 26)?) + u64::from(u16_at(&header, 28)?);
-        streams.push(Stream { start, len: Some(stored.into()), name: name.to_vec(), crc, likely: None });
+        let format = Format::Deflate(None);
+        streams.push(Stream { start, len: Some(stored.into()), name: name.to_vec(), crc, format });
     }
     streams.sort_by_key(|s| s.start);
     let mut at = 0;

@@ -1,0 +1,231 @@
+//! Streams of xz and zstd (sections 8.5 and 8.6). The libraries that section 8.7 names do the coding; what stands
+//! around it is written here once more.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use liblzma::stream::{Action, Filters, LzmaOptions, PRESET_EXTREME, Status, Stream};
+use zstd_safe::zstd_sys::ZSTD_EndDirective as Directive;
+use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer};
+
+use super::{Bytes, deflate};
+
+/// An encoder: what stands in the plan (section 8.2).
+pub(super) enum Encoder {
+    Deflate(u64),
+    /// Preset, and the seven fields of section 8.5.
+    Xz(u32, [u64; 7]),
+    /// Level and the two fields of section 8.6.
+    Zstd(i32, u64, u32),
+}
+
+impl Encoder {
+    pub(super) fn read(plan: &mut Bytes<'_>) -> Result<Self, String> {
+        let number = plan.number()?;
+        let v = (number % 256) as u32;
+        match number / 256 {
+            2 if v < 32 && v % 16 <= 6 => {
+                let mut fields = [0; 7];
+                for field in &mut fields {
+                    *field = plan.number()?;
+                }
+                let preset = (v % 16) | if v >= 16 { PRESET_EXTREME } else { 0 };
+                Ok(Encoder::Xz(preset, fields))
+            }
+            3 if (1..=22).contains(&v) => Ok(Encoder::Zstd(v as i32, plan.number()?, plan.number()? as u32)),
+            0 | 1 | 4 => Ok(Encoder::Deflate(number)),
+            _ => Err(format!("encoder {number}")),
+        }
+    }
+
+    pub(super) fn name(&self) -> Option<&'static str> {
+        match self {
+            Encoder::Deflate(number) if number / 256 == 4 => Some("zlib-filtered"),
+            Encoder::Deflate(_) => None,
+            Encoder::Xz(..) => Some("liblzma-5.8.4"),
+            Encoder::Zstd(..) => Some("zstd-1.5.7"),
+        }
+    }
+
+    pub(super) fn encode(&self, content: &[u8]) -> Result<Vec<u8>, String> {
+        match self {
+            Encoder::Deflate(number) => deflate::encode(content, *number),
+            Encoder::Xz(preset, fields) => xz(content, *preset, *fields),
+            Encoder::Zstd(level, flags, window) => zstd(content, *level, *flags, *window),
+        }
+    }
+}
+
+/// Section 8.5.
+fn xz(content: &[u8], preset: u32, fields: [u64; 7]) -> Result<Vec<u8>, String> {
+    let [dictionary, properties, filter, declared, check, block, header] = fields;
+    if content.is_empty() || !(12..=26).contains(&dictionary) || properties >= 225 || declared > 40 {
+        return Err("fields of an xz encoder".into());
+    }
+    let (lc, lp, pb) = (properties % 9, properties / 9 % 5, properties / 45);
+    let mut options = LzmaOptions::new_preset(preset).map_err(|e| e.to_string())?;
+    options.dict_size(1 << dictionary);
+    options.literal_context_bits(lc as u32).literal_position_bits(lp as u32).position_bits(pb as u32);
+    let flags = [0, check as u8];
+    let mut out = [&b"\xfd7zXZ\0"[..], &flags, &crc(&flags)].concat();
+    let mut records = Vec::new();
+    let size = if block == 0 { content.len() } else { block as usize };
+    for piece in content.chunks(size) {
+        let mut coder = Stream::new_raw_encoder(&chain(filter, &options)?).map_err(|e| e.to_string())?;
+        let data = process(&mut coder, piece, piece.len() * 2 + 1024)?;
+        // The header of a block.
+        let mut head = vec![0, u8::from(filter != 0) + if header == 0 { 0 } else { 0xc0 }];
+        if header != 0 {
+            put(&mut head, data.len());
+            put(&mut head, piece.len());
+        }
+        if filter != 0 {
+            head.extend([filter as u8, 0]);
+        }
+        head.extend([0x21, 1, declared as u8]);
+        let len = if header == 0 { (head.len() + 7) / 4 * 4 } else { header as usize * 4 };
+        if head.len() + 4 > len {
+            return Err("a block header is too short".into());
+        }
+        head.resize(len - 4, 0);
+        head[0] = (len / 4 - 1) as u8;
+        let sum = crc(&head);
+        let check = match check {
+            0 => Vec::new(),
+            1 => crc(piece).to_vec(),
+            4 => crc64(piece).to_vec(),
+            10 => digest(&SHA256, piece).as_ref().to_vec(),
+            _ => return Err("unknown check".into()),
+        };
+        records.push((len + data.len() + check.len(), piece.len()));
+        out = [out, head, sum.to_vec(), data].concat();
+        pad(&mut out);
+        out.extend(check);
+    }
+    let mut index = vec![0];
+    put(&mut index, records.len());
+    for (unpadded, content) in records {
+        put(&mut index, unpadded);
+        put(&mut index, content);
+    }
+    pad(&mut index);
+    let footer = [&(index.len() as u32 / 4).to_le_bytes()[..], &flags].concat();
+    let sum = crc(&index);
+    out = [out, index, sum.to_vec(), crc(&footer).to_vec(), footer, b"YZ".to_vec()].concat();
+    Ok(out)
+}
+
+fn chain(filter: u64, options: &LzmaOptions) -> Result<Filters, String> {
+    let mut filters = Filters::new();
+    match filter {
+        0 => &mut filters,
+        4 => filters.x86(),
+        5 => filters.powerpc(),
+        7 => filters.arm(),
+        8 => filters.arm_thumb(),
+        9 => filters.sparc(),
+        10 => filters.arm64(),
+        11 => filters.riscv(),
+        _ => return Err("unknown filter".into()),
+    }
+    .lzma2(options);
+    Ok(filters)
+}
+
+fn process(coder: &mut Stream, input: &[u8], room: usize) -> Result<Vec<u8>, String> {
+    let mut out = Vec::with_capacity(room);
+    match coder.process_vec(input, &mut out, Action::Finish) {
+        Ok(Status::StreamEnd) => Ok(out),
+        other => Err(format!("liblzma: {other:?}")),
+    }
+}
+
+/// Section 8.6.
+fn zstd(content: &[u8], level: i32, flags: u64, window: u32) -> Result<Vec<u8>, String> {
+    let text = |code| zstd_safe::get_error_name(code).to_owned();
+    let mut coder = CCtx::create();
+    let sized = flags & 2 != 0;
+    let mut parameters = vec![
+        CParameter::CompressionLevel(level),
+        CParameter::ChecksumFlag(flags & 1 != 0),
+        CParameter::NbWorkers(u32::from(flags & 4 != 0)),
+        CParameter::EnableLongDistanceMatching(flags & 8 != 0),
+    ];
+    if flags & 8 == 0 {
+        parameters.pop();
+    }
+    if window != 0 {
+        parameters.push(CParameter::WindowLog(window));
+    }
+    for parameter in parameters {
+        coder.set_parameter(parameter).map_err(text)?;
+    }
+    coder.set_pledged_src_size(sized.then_some(content.len() as u64)).map_err(text)?;
+    let mut pieces: Vec<&[u8]> = content.chunks(131_072).collect();
+    if !sized || pieces.is_empty() {
+        pieces.push(&[]);
+    }
+    let mut out = Vec::with_capacity(zstd_safe::compress_bound(content.len()) + 1024);
+    let last = pieces.len() - 1;
+    for (i, piece) in pieces.into_iter().enumerate() {
+        let mut input = InBuffer::around(piece);
+        loop {
+            let at = out.len();
+            let mut output = OutBuffer::around_pos(&mut out, at);
+            let directive = if i == last { Directive::ZSTD_e_end } else { Directive::ZSTD_e_continue };
+            let left = coder.compress_stream2(&mut output, &mut input, directive).map_err(text)?;
+            if input.pos() == piece.len() && (i < last || left == 0) {
+                break;
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// The content of a view of kind 4: a stream of xz.
+pub(super) fn unxz(stream: &[u8], len: u64) -> Result<Vec<u8>, String> {
+    let mut coder = Stream::new_stream_decoder(1 << 30, 0).map_err(|e| e.to_string())?;
+    let content = process(&mut coder, stream, len as usize + 1)?;
+    if content.len() as u64 == len { Ok(content) } else { Err("an xz view has another length".into()) }
+}
+
+/// The content of a view of kind 5: a zstd frame.
+pub(super) fn unzstd(frame: &[u8], len: u64) -> Result<Vec<u8>, String> {
+    let mut out = Vec::with_capacity(len as usize + 1);
+    zstd_safe::decompress(&mut out, frame).map_err(|e| zstd_safe::get_error_name(e).to_owned())?;
+    if out.len() as u64 == len { Ok(out) } else { Err("a zstd view has another length".into()) }
+}
+
+fn pad(out: &mut Vec<u8>) {
+    while !out.len().is_multiple_of(4) {
+        out.push(0);
+    }
+}
+
+fn put(out: &mut Vec<u8>, mut value: usize) {
+    while value >= 128 {
+        out.push((value % 128) as u8 + 128);
+        value /= 128;
+    }
+    out.push(value as u8);
+}
+
+fn crc(bytes: &[u8]) -> [u8; 4] {
+    let mut crc = u32::MAX;
+    for &byte in bytes {
+        crc ^= u32::from(byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 };
+        }
+    }
+    (!crc).to_le_bytes()
+}
+
+fn crc64(bytes: &[u8]) -> [u8; 8] {
+    let mut crc = u64::MAX;
+    for &byte in bytes {
+        crc ^= u64::from(byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ if crc & 1 == 1 { 0xc96c_5795_d787_0f42 } else { 0 };
+        }
+    }
+    (!crc).to_le_bytes()
+}
