@@ -27,11 +27,16 @@ fn page() -> String {
     let mut command = Cli::command();
     command.build();
     let mut out = HEAD.to_owned();
-    write_command(&mut out, &command);
-    for command in command.get_subcommands() {
-        write_command(&mut out, command);
-    }
+    write_all(&mut out, &command);
     out
+}
+
+/// A command, then those below it.
+fn write_all(out: &mut String, command: &Command) {
+    write_command(out, command);
+    for below in command.get_subcommands() {
+        write_all(out, below);
+    }
 }
 
 fn write_command(out: &mut String, command: &Command) {
@@ -45,7 +50,7 @@ fn write_command(out: &mut String, command: &Command) {
         out.push_str("\n| command | |\n|---|---|\n");
         for command in commands {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-            let link = format!("coracle-{}", command.get_name());
+            let link = command.get_bin_name().unwrap_or_default().replace(' ', "-");
             let _ = writeln!(out, "| [`{}`](#{link}) | {} |", command.get_name(), cell(&about));
         }
     }

@@ -1,6 +1,7 @@
 //! Which old content each new file is matched against.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::effort::means;
 use super::scan::{Scan, Target};
