@@ -322,6 +322,25 @@ pub fn run(delta: &[u8], old: &dyn ReadAt) -> Result<Vec<u8>, String> {
     result.map(|_| out).map_err(|e| e.to_string())
 }
 
+/// All bad vectors of a set, at least so many, are refused with the errors that they name.
+pub fn all_refused(set: &str, at_least: usize) {
+    let old = fs::read(folder(set).join("old.tar")).unwrap();
+    let cases = stored(set, "bad");
+    assert!(cases.len() >= at_least, "{}", cases.len());
+    let mut wrong = Vec::new();
+    for (name, delta, case) in cases {
+        let wanted = case["expect_error"].as_str().unwrap();
+        match run(&delta, &old) {
+            Ok(_) => wrong.push(format!("{name} was accepted")),
+            Err(error) if !error.starts_with(wanted) => {
+                wrong.push(format!("{name}: {error}; wanted {wanted}"))
+            }
+            Err(_) => {}
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// Writes what is listed and not stored.
 pub fn store(set: &str, kind: &str, name: &str, old: &[u8], delta: &[u8], case: &Value) {
     let place = folder(set).join(kind).join(name);
@@ -394,19 +413,5 @@ fn bad_vectors_are_refused_with_their_errors() {
     for (name, delta, error) in bad() {
         store("native", "bad", name, &old(), &delta, &json!({ "expect_error": error }));
     }
-    let old = fs::read(folder("native").join("old.tar")).unwrap();
-    let cases = stored("native", "bad");
-    assert!(cases.len() >= 60, "{}", cases.len());
-    let mut wrong = Vec::new();
-    for (name, delta, case) in cases {
-        let wanted = case["expect_error"].as_str().unwrap();
-        match run(&delta, &old) {
-            Ok(_) => wrong.push(format!("{name} was accepted")),
-            Err(error) if !error.starts_with(wanted) => {
-                wrong.push(format!("{name}: {error}; wanted {wanted}"))
-            }
-            Err(_) => {}
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    all_refused("native", 60);
 }

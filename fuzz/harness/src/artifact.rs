@@ -6,15 +6,7 @@ use coracle_codec::artifact::{Artifact, Dialect, Draft, LayerSource, Payload, Ta
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{Document, ImageConfig, Limits, Manifest, Unverified, Verified};
 
-const LIMITS: Limits = Limits {
-    manifest_bytes: 16 << 10,
-    config_bytes: 16 << 10,
-    depth: 12,
-    values: 2000,
-    entries: 50,
-    blob_bytes: 1 << 40,
-    nesting: 2,
-};
+use crate::oci::LIMITS;
 
 /// Between the documents of an input.
 const BREAK: u8 = 0x1e;

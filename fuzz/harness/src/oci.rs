@@ -4,7 +4,8 @@ use coracle_codec::oci::{
     Document, Error, ImageConfig, Limits, Manifest, Platform, Reference, Unverified, Verified, media_type,
 };
 
-const LIMITS: Limits = Limits {
+/// Small, so that what is within and what is beyond is both easy to find.
+pub(crate) const LIMITS: Limits = Limits {
     manifest_bytes: 16 << 10,
     config_bytes: 16 << 10,
     depth: 12,

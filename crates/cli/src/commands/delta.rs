@@ -44,7 +44,7 @@ fn tell(shared: &Shared, stdout_taken: bool, json: impl FnOnce() -> String, text
 }
 
 /// An archive by its path, or any image by its name.
-fn artifact_name(text: &str) -> Result<ImageName, Failure> {
+pub(super) fn artifact_name(text: &str) -> Result<ImageName, Failure> {
     if ImageName::has_transport(text) {
         return image_name(text);
     }

@@ -7,8 +7,8 @@ use coracle_engine::explain::{Explained, Request, run as attribute};
 use coracle_engine::image::ImageName;
 use serde_json::json;
 
-use super::delta::payload_name;
-use super::images::{environment, image_name};
+use super::delta::{artifact_name, payload_name};
+use super::images::environment;
 use super::{
     FULL_MEMORY, archive_limits, delta_limits, native, native_limits, op_rows, print, show, watched,
 };
@@ -57,7 +57,7 @@ pub fn run(args: &Explain) -> Result<(), Failure> {
 /// Shows what each file of an image costs in a delta artifact.
 fn images(args: &Explain) -> Result<(), Failure> {
     let names: Vec<ImageName> =
-        args.paths.iter().map(|path| image_name(&path.to_string_lossy())).collect::<Result<_, _>>()?;
+        args.paths.iter().map(|path| artifact_name(&path.to_string_lossy())).collect::<Result<_, _>>()?;
     let [old, new, delta] = names.as_slice() else {
         return Err(Failure::usage("of images explain takes the old one, the new one and the delta"));
     };
@@ -137,14 +137,9 @@ fn images_text(name: &str, x: &artifact::Explained, members: &[&artifact::Member
     let rows: Vec<Vec<String>> = members[..shown]
         .iter()
         .map(|m| {
-            vec![
-                grouped(m.delta_bytes),
-                percent(m.delta_bytes, x.bytes),
-                grouped(m.size),
-                m.cost.name().to_owned(),
-                member_name(m.cost, &m.path),
-                m.layer.to_string(),
-            ]
+            let mut row = member_cells(m.delta_bytes, x.bytes, m.size, m.cost, &m.path);
+            row.push(m.layer.to_string());
+            row
         })
         .collect();
     let header = [&MEMBER_COLUMNS[..], &[("layer", Align::Right)]].concat();
@@ -178,6 +173,17 @@ pub fn kinds_table(members: impl Iterator<Item = (Cost, u64, u64)> + Clone, delt
     let header =
         [("kind", Align::Left), right("members"), right("content"), right("delta bytes"), right("of delta")];
     render(&header, &rows)
+}
+
+/// The first cells of a member's row: its bytes of the delta, of `delta` in all, its size and its name.
+pub fn member_cells(bytes: u64, delta: u64, size: u64, cost: Cost, path: &[u8]) -> Vec<String> {
+    vec![
+        grouped(bytes),
+        percent(bytes, delta),
+        grouped(size),
+        cost.name().to_owned(),
+        member_name(cost, path),
+    ]
 }
 
 /// The first columns of the table of members.
@@ -232,14 +238,9 @@ fn as_text(path: &str, x: &Explanation, members: &[&MemberCost], shown: usize) -
                 [one] => show(one),
                 [one, rest @ ..] => format!("{} and {} more", show(one), rest.len()),
             };
-            vec![
-                grouped(m.delta_bytes),
-                percent(m.delta_bytes, x.delta_bytes),
-                grouped(m.size),
-                m.cost.name().to_owned(),
-                member_name(m.cost, &m.path),
-                sources,
-            ]
+            let mut row = member_cells(m.delta_bytes, x.delta_bytes, m.size, m.cost, &m.path);
+            row.push(sources);
+            row
         })
         .collect();
     let header = [&MEMBER_COLUMNS[..], &[("from", Align::Left)]].concat();

@@ -12,7 +12,7 @@ use coracle_engine::native::{Delta, diff as make};
 use serde_json::{Value, json};
 
 use super::diff::{all_cores, effort, files_json, old_json};
-use super::explain::{MEMBER_COLUMNS, by_cost, kinds_table, member_name};
+use super::explain::{MEMBER_COLUMNS, by_cost, kinds_table, member_cells, member_name};
 use super::{Cost, archive_limits, is_stdio, say, show, watched};
 use crate::args::{Diff, Target};
 use crate::failure::Failure;
@@ -253,15 +253,7 @@ pub fn explained_text(path: &str, x: &Explanation, top: Option<usize>) -> String
     out += &format!("\nlargest {shown} of {}:\n", grouped(members.len() as u64));
     let rows: Vec<Vec<String>> = members[..shown]
         .iter()
-        .map(|m| {
-            vec![
-                grouped(m.delta_bytes),
-                percent(m.delta_bytes, x.delta_bytes),
-                grouped(m.size),
-                m.cost.name().to_owned(),
-                member_name(m.cost, &m.path),
-            ]
-        })
+        .map(|m| member_cells(m.delta_bytes, x.delta_bytes, m.size, m.cost, &m.path))
         .collect();
     out + &render(&MEMBER_COLUMNS, &rows)
 }

@@ -57,6 +57,19 @@ pub struct Explained {
     pub members: Vec<Member>,
 }
 
+impl Explained {
+    /// Members of a layer: name, bytes of content, how each is made, bytes of the delta.
+    fn add(&mut self, layer: usize, rows: impl Iterator<Item = (Vec<u8>, u64, Cost, u64)>) {
+        self.members.extend(rows.map(|(path, size, cost, delta_bytes)| Member {
+            layer,
+            path,
+            size,
+            cost,
+            delta_bytes,
+        }));
+    }
+}
+
 /// What a layer costs.
 #[derive(Debug, Clone, Copy)]
 pub struct Layer {
@@ -166,13 +179,8 @@ pub fn run(request: &Request, environment: &Environment, context: &Context<'_>) 
                             let told =
                                 native::explain(delta, sources, new_layer.bytes(), limits, context.observer)
                                     .map_err(|error| Error::ExplainNative { path: title.into(), error })?;
-                            found.members.extend(told.members.into_iter().map(|m| Member {
-                                layer: number,
-                                path: m.path,
-                                size: m.size,
-                                cost: m.cost,
-                                delta_bytes: m.delta_bytes,
-                            }));
+                            let rows = told.members.into_iter();
+                            found.add(number, rows.map(|m| (m.path, m.size, m.cost, m.delta_bytes)));
                         }
                         Payload::TarDiff(_) => {
                             let upto = from.and_then(|from| {
@@ -190,13 +198,8 @@ pub fn run(request: &Request, environment: &Environment, context: &Context<'_>) 
                             let told =
                                 tardiff::explain(delta, new_layer.bytes(), &source, limits, context.observer)
                                     .map_err(|error| Error::Explain { path: title.into(), error })?;
-                            found.members.extend(told.members.into_iter().map(|m| Member {
-                                layer: number,
-                                path: m.path,
-                                size: m.size,
-                                cost: m.cost,
-                                delta_bytes: m.delta_bytes,
-                            }));
+                            let rows = told.members.into_iter();
+                            found.add(number, rows.map(|m| (m.path, m.size, m.cost, m.delta_bytes)));
                         }
                     }
                 }

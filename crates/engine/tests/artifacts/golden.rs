@@ -1,16 +1,15 @@
 //! Artifacts that other programs made are applied; altered ones are refused, and leave no image.
 
 use std::fs;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use coracle_codec::digest::Digest;
-use coracle_codec::observe::Quiet;
-use coracle_engine::artifact::apply::{Applied, Base, How, Request, run};
-use coracle_engine::{Context, Error};
+use coracle_engine::Error;
+use coracle_engine::artifact::apply::{Applied, Base, How};
 use coracle_testkit::golden::Golden;
 use serde_json::Value;
 
+use super::journey;
 use crate::images::site::Site;
 
 fn set() -> PathBuf {
@@ -22,18 +21,7 @@ fn case(name: &str) -> Value {
 }
 
 fn apply(site: &Site, delta: &str, base: &str, to: &str) -> Result<Applied, Error> {
-    let request = Request {
-        delta: delta.parse().unwrap(),
-        base: Base::Image(base.parse().unwrap()),
-        destination: site.name(to),
-        compression: None,
-        platform: None,
-        partial: false,
-        jobs: NonZeroUsize::new(2).unwrap(),
-        limits: Default::default(),
-        native_limits: Default::default(),
-    };
-    run(&request, &site.environment(), &Context { observer: &Quiet, temp_dir: site.path("tmp") })
+    journey::apply(site, delta, Base::Image(base.parse().unwrap()), to, |_| {})
 }
 
 fn digest(value: &Value) -> Digest {
