@@ -16,6 +16,7 @@ use coracle_codec::{native, tardiff};
 use serde_json::{Value, json};
 
 use super::assembled::Assembled;
+use super::held::Held;
 use super::layers::{Image, Reading};
 use crate::image::blob::{Blob, Progress};
 use crate::image::copy::{Sending, in_parallel, watched};
@@ -310,7 +311,7 @@ impl Work<'_> {
             let digest = ready.descriptor.digest;
             match &ready.from {
                 Some(From::Source(other)) => source.at(digest, Arc::clone(other)),
-                Some(From::File(file)) => source.file(digest, Arc::clone(file)),
+                Some(From::File(file)) => source.held(digest, Held::File(Arc::clone(file))),
                 None if ready.how == How::Left => drop(left.insert(digest)),
                 None => {}
             }

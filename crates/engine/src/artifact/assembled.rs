@@ -1,15 +1,14 @@
 //! Documents and blobs that were just made, as a source to copy from.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{Descriptor, Document, Repository};
 
+use super::held::Held;
 use crate::Error;
-use crate::image::rootfs::{FileFrom, reopen};
 use crate::image::{Source, bytes_from};
 
 /// What was made. Blobs that are not here come from another source.
@@ -18,7 +17,7 @@ pub(crate) struct Assembled {
     root: Document,
     documents: HashMap<Digest, Document>,
     small: HashMap<Digest, Vec<u8>>,
-    files: HashMap<Digest, Arc<File>>,
+    held: HashMap<Digest, Held>,
     elsewhere: HashMap<Digest, Arc<dyn Source>>,
     rest: Arc<dyn Source>,
 }
@@ -30,7 +29,7 @@ impl Assembled {
             root,
             documents: HashMap::new(),
             small: HashMap::new(),
-            files: HashMap::new(),
+            held: HashMap::new(),
             elsewhere: HashMap::new(),
             rest,
         }
@@ -46,9 +45,9 @@ impl Assembled {
         self.small.insert(Digest::of(bytes), bytes.to_vec());
     }
 
-    /// A blob in a temporary file.
-    pub(crate) fn file(&mut self, digest: Digest, file: Arc<File>) {
-        self.files.insert(digest, file);
+    /// A blob that was made.
+    pub(crate) fn held(&mut self, digest: Digest, held: Held) {
+        self.held.insert(digest, held);
     }
 
     /// A blob that a source has, another one than that of the rest.
@@ -81,8 +80,11 @@ impl Source for Assembled {
         if let Some(bytes) = self.small.get(&wanted.digest) {
             return Ok(bytes_from(bytes, offset));
         }
-        match self.files.get(&wanted.digest) {
-            Some(file) => Ok(Box::new(FileFrom { file: reopen(file, &self.name)?, offset })),
+        match self.held.get(&wanted.digest) {
+            Some(held) => held.read(offset).map_err(|error| {
+                let (image, what) = (self.name.clone(), wanted.digest.to_string());
+                Error::ReadBlob { image, what, error }
+            }),
             None => self.holder(&wanted.digest).open_blob(wanted, offset),
         }
     }

@@ -497,8 +497,8 @@ fn assemble<'a>(name: &str, new: &Image, made: impl Iterator<Item = &'a Made>, r
     source.bytes(new.config.raw().as_bytes());
     for made in made {
         for content in &made.contents {
-            if let Some(file) = &content.file {
-                source.file(content.layer.digest, Arc::clone(file));
+            if let Some(held) = &content.held {
+                source.held(content.layer.digest, held.clone());
             }
         }
     }

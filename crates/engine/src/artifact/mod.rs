@@ -11,6 +11,7 @@
 //! | [`push`] | deltas from a layout or an archive into a registry |
 //! | `publish` | lists that several write at once without losing anybody's entry |
 //! | `ostree` | files in a repository of ostree, as old files |
+//! | `held` | deltas in memory, or in a temporary file |
 //! | `layers` | layers as uncompressed archives, compared |
 //! | `assembled` | documents and blobs that were just made, as an image source |
 //! | [`tags`] | which tags came before one |
@@ -19,6 +20,7 @@ pub mod apply;
 mod assembled;
 pub mod create;
 pub mod explain;
+mod held;
 mod layers;
 pub mod list;
 mod ostree;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -316,9 +317,12 @@ impl Rebuilder<'_> {
             Old::Tree(tree) => Sources::Tree(tree),
             Old::Ostree(tree) => Sources::Tree(tree),
         };
-        // Layers side by side take the threads.
-        let one = std::num::NonZeroUsize::MIN;
-        native::apply(delta, sources, out, limits, one, watch).map(|_| ()).map_err(|error| match error {
+        // Layers side by side share the threads.
+        let made =
+            self.wanted.contents.iter().filter(|content| matches!(content, Content::Delta { .. })).count();
+        let threads =
+            NonZeroUsize::new(self.work.request.jobs.get() / made.max(1)).unwrap_or(NonZeroUsize::MIN);
+        native::apply(delta, sources, out, limits, threads, watch).map(|_| ()).map_err(|error| match error {
             native::Error::Cancelled => Error::Cancelled,
             native::Error::Write(error) => fail(error),
             native::Error::ReadDelta(error) => making.blob.unreadable(error),

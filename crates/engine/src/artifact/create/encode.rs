@@ -1,7 +1,6 @@
 //! Deltas for the changed layers of an image, several at a time.
 
-use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -16,9 +15,9 @@ use coracle_codec::observe::{Observer, Stage};
 use coracle_codec::oci::LayerCompression;
 use coracle_codec::source::{MergeError, MergeOptions, Source, TarSource, Tree};
 use coracle_codec::{native, tardiff};
-use coracle_sys::spool::spool_file;
 
 use super::{Layer, Request};
+use crate::artifact::held::{Held, Holder};
 use crate::artifact::layers::{Image, Layers};
 use crate::image::copy::in_parallel;
 use crate::image::stop::Stop;
@@ -44,7 +43,7 @@ pub(super) struct Content {
     /// The old layer it starts from, for dialects that name one, and the diff_id of the layer that it makes.
     pub(super) between: Option<(Digest, Digest)>,
     /// The delta; `None` if the content is the layer itself, which is where the new image is.
-    pub(super) file: Option<Arc<File>>,
+    pub(super) held: Option<Held>,
 }
 
 /// How layers are encoded.
@@ -56,7 +55,7 @@ pub(super) struct Encoding<'a> {
 
 /// A delta that was made and proved.
 struct Proved {
-    file: File,
+    held: Held,
     digest: Digest,
     size: u64,
     payload: Payload,
@@ -249,14 +248,14 @@ impl Encoding<'_> {
     /// Applies a tar-diff to what it will be applied to, and says what comes out.
     fn prove(
         &self,
-        file: File,
+        delta: impl Read,
         source: &dyn Source,
         new: &Arc<Archive>,
         observer: &Share<'_>,
     ) -> Result<Digest, Error> {
         let limits = tardiff::Limits { max_output: new.bytes().size(), ..tardiff::Limits::default() };
         let mut out = Hashing::new(io::sink());
-        let delta = BufReader::with_capacity(1 << 16, file);
+        let delta = BufReader::with_capacity(1 << 16, delta);
         match tardiff::apply(delta, source, &mut out, &limits, observer) {
             Ok(_) => Ok(out.digest()),
             Err(tardiff::Error::Cancelled) => Err(Error::Cancelled),
@@ -264,7 +263,7 @@ impl Encoding<'_> {
         }
     }
 
-    /// Writes a delta into a temporary file and proves it: both the writer and a reader must say that it makes the
+    /// Writes a delta and proves it: both the writer and a reader must say that it makes the
     /// layer.
     fn made(
         &self,
@@ -272,12 +271,11 @@ impl Encoding<'_> {
         base: &Base<'_>,
         new: &Arc<Archive>,
         layer: &Layer,
-        write: impl FnOnce(&mut Hashing<BufWriter<File>>) -> Result<Digest, DiffError>,
-        prove: impl FnOnce(File) -> Result<Digest, Error>,
+        write: impl FnOnce(&mut Hashing<Holder>) -> Result<Digest, DiffError>,
+        prove: impl FnOnce(Box<dyn Read + Send>) -> Result<Digest, Error>,
     ) -> Result<Proved, Error> {
         let temporary = |error| Error::Temporary { dir: self.context.temp_dir.clone(), error };
-        let file = spool_file(&self.context.temp_dir).map_err(temporary)?;
-        let mut out = Hashing::new(BufWriter::with_capacity(1 << 16, file));
+        let mut out = Hashing::new(Holder::new(&self.context.temp_dir));
         let written = write(&mut out).map_err(|error| match error {
             DiffError::Write(error) => temporary(error),
             DiffError::Old { layer, error } => Error::tar(&base.layers[layer].path, error),
@@ -286,11 +284,9 @@ impl Encoding<'_> {
             DiffError::Cancelled => Error::Cancelled,
             other => Error::SelfCheck(other.to_string()),
         })?;
-        out.flush().map_err(temporary)?;
         let (out, digest, size) = out.finish();
-        let mut file = out.into_inner().map_err(|e| temporary(e.into_error()))?;
-        file.seek(SeekFrom::Start(0)).map_err(temporary)?;
-        let proved = prove(file.try_clone().map_err(temporary)?)?;
+        let held = out.finish().map_err(temporary)?;
+        let proved = prove(held.read(0).map_err(temporary)?)?;
         for actual in [written, proved] {
             if actual != layer.diff_id {
                 let what =
@@ -298,7 +294,7 @@ impl Encoding<'_> {
                 return Err(Error::SelfCheck(what));
             }
         }
-        Ok(Proved { file, digest, size, payload })
+        Ok(Proved { held, digest, size, payload })
     }
 }
 
@@ -322,7 +318,7 @@ fn content(layer: &Layer, new: &Arc<Archive>, proved: Proved) -> Content {
                 uncompressed_size,
             },
             between: None,
-            file: None,
+            held: None,
         };
     }
     Content {
@@ -335,7 +331,7 @@ fn content(layer: &Layer, new: &Arc<Archive>, proved: Proved) -> Content {
             uncompressed_size,
         },
         between: None,
-        file: Some(Arc::new(proved.file)),
+        held: Some(proved.held),
     }
 }
 
