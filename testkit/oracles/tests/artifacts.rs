@@ -40,13 +40,14 @@ fn layers() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     (vec![stays.clone(), old, top], vec![stays, new, empty])
 }
 
-fn create(dir: &Path, version: tardiff::Version) -> Created {
+/// Makes a delta from the layout `old` to the layout `new` in `dir`, and puts it where `to` says.
+pub(crate) fn create(dir: &Path, architecture: &str, to: &str, version: tardiff::Version) -> Created {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let environment = Environment {
         client: Client::new(Settings::default()),
         runtime: runtime.handle().clone(),
         docker_socket: dir.join("none"),
-        host: Platform::new("linux", "amd64", ""),
+        host: Platform::new("linux", architecture, ""),
         limits: Limits::default(),
         archive_limits: compress::Limits::default(),
     };
@@ -56,7 +57,7 @@ fn create(dir: &Path, version: tardiff::Version) -> Created {
         new: name("new"),
         platform: None,
         dialects: vec![Dialect::OciDelta],
-        to: To::Image(name("delta")),
+        to: To::Image(to.parse().unwrap()),
         effort: Default::default(),
         version,
         memory: 1 << 28,
@@ -80,7 +81,8 @@ fn oci_delta_rebuilds_what_we_make() {
                 bundle
             };
             let (old_image, new_image) = (put("old", &old), put("new", &new));
-            create(dir.path(), version);
+            let delta = format!("oci:{}", dir.path().join("delta").display());
+            create(dir.path(), "amd64", &delta, version);
             // As an extracted image, with what some keep out of it left out.
             let tree = extract_layers(&old, true).unwrap();
             for gone in ["run", "sysroot"] {

@@ -2,5 +2,6 @@
 #![allow(missing_docs)]
 
 mod artifacts;
+mod composefs;
 mod golden;
 mod written;
