@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use coracle_testkit::oci::{Bundle, Compression, image, runnable_layers};
-use coracle_testkit::oracle::{Input, run_ok, start, tool};
+use coracle_testkit::oracle::{Input, Signal, run_ok, start, tool};
 use coracle_testkit::service::Engine;
 use coracle_testkit::tar_builder::TarBuilder;
 use serde_json::Value;
@@ -203,17 +204,21 @@ fn what_is_pruned_is_collected() {
     }
 }
 
-/// Eight processes publish at once, with nothing between them but the registry.
+/// Eight processes publish at once, with nothing between them but the registry. In every second round three of them are
+/// killed on the way: whoever was told that it worked is listed all the same, and after a repair nobody is missing whose
+/// marker is there.
 fn race(rounds: usize) {
     const PUBLISHERS: usize = 8;
     let site = Site::new();
     let target = printing("100");
     target.write_layout(&site.place.path("in/new"), "image").unwrap();
+    let mut digests: Vec<String> = Vec::new();
     for n in 0..PUBLISHERS {
         printing(&n.to_string()).write_layout(&site.place.path(&format!("in/old{n}")), "image").unwrap();
-        site.json(&format!(
+        let made = site.json(&format!(
             "delta create oci:in/old{n}:image oci:in/new:image -o in/{n}.oci-archive --effort 1"
         ));
+        digests.push(made["deltas"][0]["digest"].as_str().unwrap().to_owned());
     }
     for round in 0..rounds {
         site.program(&format!(
@@ -227,12 +232,43 @@ fn race(rounds: usize) {
                 start(&mut site.place.command(&site.line(&line)), Input::Nothing).unwrap()
             })
             .collect();
-        for one in running {
-            let output = one.wait(LIMIT).unwrap();
-            assert!(output.status.success(), "round {round}: {}", String::from_utf8_lossy(&output.stderr));
+        let mut running = running;
+        let victims = if round % 2 == 1 { 3 } else { 0 };
+        for (n, victim) in running.iter_mut().take(victims).enumerate() {
+            std::thread::sleep(Duration::from_millis(10 + (round as u64 * 7 + n as u64 * 13) % 60));
+            if !victim.ended().unwrap() {
+                victim.signal(Signal::KILL).unwrap();
+            }
         }
-        let listed = site.json(&format!("delta list --tls-verify=false {{registry}}/app{round}:new"));
-        assert_eq!(listed["targets"][0]["deltas"].as_array().unwrap().len(), PUBLISHERS, "round {round}");
+        let mut done = Vec::new();
+        for (n, one) in running.into_iter().enumerate() {
+            let output = one.wait(LIMIT).unwrap();
+            let killed = n < victims && output.status.code().is_none();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() || killed, "round {round}: {said}");
+            if output.status.success() {
+                done.push(digests[n].clone());
+            }
+        }
+        let list = |more: &str| -> Vec<String> {
+            let line = format!("delta list --tls-verify=false {more} {{registry}}/app{round}:new");
+            let listed = site.json(&line);
+            let deltas = listed["targets"][0]["deltas"].as_array().unwrap();
+            deltas.iter().map(|delta| delta["digest"].as_str().unwrap().to_owned()).collect()
+        };
+        let listed = list("");
+        assert!(
+            done.iter().all(|digest| listed.contains(digest)),
+            "round {round}: {listed:?} lacks one of {done:?}"
+        );
+        let repaired = list("--repair");
+        let tags =
+            site.program(&format!("skopeo list-tags --tls-verify=false docker://{{registry}}/app{round}"));
+        for digest in &digests {
+            let marked = tags.contains(digest.split(':').nth(1).unwrap());
+            assert_eq!(repaired.contains(digest), marked, "round {round}: {digest}");
+        }
+        assert!(victims > 0 || repaired.len() == PUBLISHERS);
     }
 }
 
