@@ -11,7 +11,8 @@ pub struct Choice {
     /// Pairs to show, in this order [default: all, by the size of the new tar]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub pairs: Vec<String>,
-    /// Tools to show, as TOOL or TOOL/CONFIG [default: all, but no configurations with `effort` in their name]
+    /// Tools to show, as TOOL or TOOL/CONFIG [default: all, but no configurations with `effort` in their name,
+    /// and none of whole images]
     #[arg(long, value_name = "TOOLS", value_delimiter = ',')]
     pub tools: Vec<String>,
 }
@@ -20,7 +21,8 @@ impl Choice {
     fn shows(&self, row: &Row) -> bool {
         let pair = self.pairs.is_empty() || self.pairs.contains(&row.pair);
         let tool = match self.tools.as_slice() {
-            [] => !row.config.contains("effort"),
+            // Deltas between images are measured apart: bench/deltas.
+            [] => !row.config.contains("effort") && !row.config.starts_with("image-"),
             words => words.iter().any(|word| selects(word, &row.tool, &row.config)),
         };
         pair && tool && row.pair != "-"
