@@ -8,7 +8,7 @@ use coracle_codec::{artifact, compress, native, oci, tar, tardiff};
 use coracle_engine::Error;
 use serde::Serialize;
 
-use crate::commands::say;
+use crate::commands::{clean, say};
 
 /// What kind of failure it is; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -96,7 +96,7 @@ impl Failure {
 
     /// The message alone, on one line.
     pub fn message(&self) -> String {
-        one_line(&self.message)
+        clean(&self.message)
     }
 
     /// The code for [`Kind::Interrupted`], else `None`.
@@ -125,15 +125,10 @@ impl Failure {
             say(&line, self.stdout_taken);
         } else {
             let hint = self.hint.map(|h| format!(" (hint: {h})")).unwrap_or_default();
-            say(&format!("coracle: error: {}{hint}", one_line(&self.message)), true);
+            say(&format!("coracle: error: {}{hint}", clean(&self.message)), true);
         }
         ExitCode::from(code)
     }
-}
-
-/// File names may hold anything, but an error is one line.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 impl From<Error> for Failure {

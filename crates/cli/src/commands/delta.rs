@@ -4,7 +4,6 @@ mod shown;
 
 pub(super) use shown::payload as payload_name;
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
@@ -15,6 +14,7 @@ use coracle_codec::tardiff::Version;
 use coracle_engine::artifact::{apply, create, list, prune, push, tags};
 use coracle_engine::image::{ImageName, Transport};
 
+use super::diff::all_cores;
 use super::images::{environment, image_name, writes_stdout};
 use super::{Cost, delta_limits, native_limits, say, watched};
 use crate::args::{
@@ -121,7 +121,7 @@ fn create_deltas(args: &DeltaCreate) -> Result<(), Failure> {
         effort: Effort::new(effort).ok_or_else(|| Failure::usage("the effort is 1 to 9"))?,
         version: if args.format == Format::V1 { Version::V1 } else { Version::V2 },
         memory: args.memory,
-        threads: args.threads.unwrap_or_else(super::diff::all_cores),
+        threads: args.threads.unwrap_or_else(all_cores),
         any_mode: args.any_mode,
         again: args.again,
     };
@@ -247,8 +247,4 @@ fn apply_delta(args: &DeltaApply) -> Result<(), Failure> {
     let json = || shown::applied_json(&request, &applied, &cost);
     tell(&args.shared, stdout_taken, json, || shown::applied_text(&request, &applied, &cost));
     Ok(())
-}
-
-fn all_cores() -> NonZeroUsize {
-    super::diff::all_cores()
 }

@@ -8,7 +8,7 @@ use coracle_engine::image::show::{Content, Image, Shown, run as look};
 use serde_json::{Value, json};
 
 use super::images::{environment, image_name};
-use super::{print, watched};
+use super::{clean, print, watched};
 use crate::args::Inspect;
 use crate::failure::Failure;
 use crate::size::grouped;
@@ -178,9 +178,4 @@ fn annotation_text(annotations: &BTreeMap<String, String>) -> String {
         .iter()
         .map(|(key, value)| format!("annotation: {} = {}\n", clean(key), clean(value)))
         .collect()
-}
-
-/// Text from others, on one line and without what a terminal would obey.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

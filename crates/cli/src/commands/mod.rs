@@ -145,6 +145,11 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Text from others, on one line and without what a terminal would obey.
+pub fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
 /// A path for people and JSON; what is not UTF-8 is escaped.
 pub fn show(path: &[u8]) -> String {
     match std::str::from_utf8(path) {

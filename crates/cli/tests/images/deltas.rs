@@ -10,7 +10,7 @@ use coracle_testkit::service::Engine;
 use coracle_testkit::tar_builder::TarBuilder;
 use serde_json::Value;
 
-use super::site::{LIMIT, Site, program, runnable, storage_conf};
+use super::site::{LIMIT, PODMAN_RUN, Site, docker, podman, program, runnable, storage_conf};
 
 /// The image that prints `7` with another number.
 fn printing(number: &str) -> Bundle {
@@ -102,33 +102,24 @@ fn engines_run_what_a_delta_makes() {
     versions(&site);
     site.json("delta create oci:in/1:image oci:in/2:image -o out/delta.oci-archive");
     let conf = storage_conf(&site.place.path("storage"));
-    let podman = |args: &str| {
-        let mut command = Command::new(tool("podman").unwrap());
-        command.args(args.split(' ')).env("CONTAINERS_STORAGE_CONF", &conf);
-        String::from_utf8(run_ok(&mut command, LIMIT).unwrap()).unwrap()
-    };
-    let run = "--runtime runc run --rm --network=none --ulimit nofile=1024:1024 --ulimit nproc=1024:1024";
+    let podman = |args: &str| podman(&conf, args);
     let piped = site.place.fed(
         "delta apply - --source oci:in/1:image --to docker-archive:out/new.tar:localhost/new:2 --json",
         site.place.read("out/delta.oci-archive"),
     );
     assert_eq!(piped.code, Some(0), "{piped:?}");
     podman(&format!("load -q -i {}", site.place.path("out/new.tar").display()));
-    assert_eq!(podman(&format!("{run} localhost/new:2")), "8\n");
+    assert_eq!(podman(&format!("{PODMAN_RUN} localhost/new:2")), "8\n");
     let mut command = site.place.command(
         "coracle delta apply out/delta.oci-archive --source oci:in/1:image --to containers-storage:localhost/ours:2",
     );
     run_ok(command.env("CONTAINERS_STORAGE_CONF", &conf), LIMIT).unwrap();
-    assert_eq!(podman(&format!("{run} localhost/ours:2")), "8\n");
+    assert_eq!(podman(&format!("{PODMAN_RUN} localhost/ours:2")), "8\n");
     podman("rmi -a -f");
 
     let engine = Engine::dockerd(&site.place.path("docker"), &[site.registry.host()]).unwrap();
     let socket = format!("unix://{}", engine.socket().display());
-    let docker = |args: &str| {
-        let mut command = Command::new(tool("docker").unwrap());
-        command.args(["-H", &socket]).args(args.split(' '));
-        String::from_utf8(run_ok(&mut command, LIMIT).unwrap()).unwrap()
-    };
+    let docker = |args: &str| docker(&socket, args);
     docker(&format!("load -q -i {}", site.place.path("out/new.tar").display()));
     assert_eq!(docker("run --rm --network=none localhost/new:2"), "8\n");
     let line = site.line(

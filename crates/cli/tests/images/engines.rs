@@ -1,12 +1,10 @@
 //! Container engines run what we have copied.
 
-use std::process::Command;
-
 use coracle_testkit::oci::{Compression, image, index, layers};
-use coracle_testkit::oracle::{run_ok, tool};
+use coracle_testkit::oracle::run_ok;
 use coracle_testkit::service::Engine;
 
-use super::site::{LIMIT, Site, program, runnable, storage_conf};
+use super::site::{LIMIT, PODMAN_RUN, Site, docker, podman, program, runnable, storage_conf};
 
 /// Pushed by skopeo, copied by us through all of these, and still what skopeo pushed.
 #[test]
@@ -57,17 +55,12 @@ fn podman_runs() {
     let site = Site::new();
     site.push_with_skopeo("x:v1");
     let conf = storage_conf(&site.place.path("storage"));
-    let podman = |args: &str| {
-        let mut command = Command::new(tool("podman").unwrap());
-        command.args(args.split(' ')).env("CONTAINERS_STORAGE_CONF", &conf);
-        String::from_utf8(run_ok(&mut command, LIMIT).unwrap()).unwrap()
-    };
-    let run = "--runtime runc run --rm --network=none --ulimit nofile=1024:1024 --ulimit nproc=1024:1024";
+    let podman = |args: &str| podman(&conf, args);
     let source = site.line("docker://{registry}/x:v1");
     let line = format!("coracle copy --tls-verify=false {source} containers-storage:localhost/ours:1");
     let mut command = site.place.command(&line);
     run_ok(command.env("CONTAINERS_STORAGE_CONF", &conf), LIMIT).unwrap();
-    assert_eq!(podman(&format!("{run} localhost/ours:1")), "7\n");
+    assert_eq!(podman(&format!("{PODMAN_RUN} localhost/ours:1")), "7\n");
     // Out of the storage again, and by way of the registry.
     let line =
         site.line("coracle copy --tls-verify=false containers-storage:localhost/ours:1 {registry}/y:v1");
@@ -75,11 +68,11 @@ fn podman_runs() {
     run_ok(command.env("CONTAINERS_STORAGE_CONF", &conf), LIMIT).unwrap();
     let pulled = site.line("{registry}/y:v1");
     podman(&format!("pull -q --tls-verify=false {pulled}"));
-    assert_eq!(podman(&format!("{run} {pulled}")), "7\n");
+    assert_eq!(podman(&format!("{PODMAN_RUN} {pulled}")), "7\n");
     // And an archive as docker save writes it.
     site.json("copy --tls-verify=false {registry}/y:v1 docker-archive:out/a.tar:localhost/loaded:1");
     podman(&format!("load -q -i {}", site.place.path("out/a.tar").display()));
-    assert_eq!(podman(&format!("{run} localhost/loaded:1")), "7\n");
+    assert_eq!(podman(&format!("{PODMAN_RUN} localhost/loaded:1")), "7\n");
     podman("rmi -a -f");
 }
 
@@ -90,11 +83,7 @@ fn docker_runs() {
     site.push_with_skopeo("x:v1");
     let engine = Engine::dockerd(&site.place.path("docker"), &[site.registry.host()]).unwrap();
     let socket = format!("unix://{}", engine.socket().display());
-    let docker = |args: &str| {
-        let mut command = Command::new(tool("docker").unwrap());
-        command.args(["-H", &socket]).args(args.split(' '));
-        String::from_utf8(run_ok(&mut command, LIMIT).unwrap()).unwrap()
-    };
+    let docker = |args: &str| docker(&socket, args);
     let ours = |line: &str| {
         let mut command = site.place.command(&format!("coracle {}", site.line(line)));
         run_ok(command.env("DOCKER_HOST", &socket), LIMIT).unwrap();

@@ -90,3 +90,21 @@ pub fn storage_conf(dir: &Path) -> std::path::PathBuf {
     fs::write(&file, text).unwrap();
     file
 }
+
+/// Options of podman with which a container starts where little is allowed.
+pub const PODMAN_RUN: &str =
+    "--runtime runc run --rm --network=none --ulimit nofile=1024:1024 --ulimit nproc=1024:1024";
+
+/// Runs podman with the storage that `conf` describes; gives what it printed.
+pub fn podman(conf: &Path, args: &str) -> String {
+    let mut command = Command::new(tool("podman").unwrap());
+    command.args(args.split(' ')).env("CONTAINERS_STORAGE_CONF", conf);
+    String::from_utf8(run_ok(&mut command, LIMIT).unwrap()).unwrap()
+}
+
+/// Runs docker with the engine at `socket`; gives what it printed.
+pub fn docker(socket: &str, args: &str) -> String {
+    let mut command = Command::new(tool("docker").unwrap());
+    command.args(["-H", socket]).args(args.split(' '));
+    String::from_utf8(run_ok(&mut command, LIMIT).unwrap()).unwrap()
+}

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::pair::{DraftLayer, EMPTY, declared_size};
 use super::{Dialect, Error, digest};
 use crate::digest::Digest;
-use crate::oci::{Descriptor, Index, Limits, Platform, Verified, check_json, media_type};
+use crate::oci::{Descriptor, Index, Limits, Manifest, Platform, Verified, check_json, media_type};
 
 const FROM: &str = "io.github.containers.delta.from";
 const TO: &str = "io.github.containers.delta.to";
@@ -114,6 +114,11 @@ pub fn index_entry(manifest: &[u8], target: &Digest, platform: Option<&Platform>
     entry.annotations.insert(TARGET.to_owned(), target.to_string());
     entry.platform = platform.cloned();
     entry
+}
+
+/// The target of a manifest, if it says.
+pub fn target(manifest: &Manifest) -> Option<Digest> {
+    manifest.annotations().get(TARGET)?.parse().ok()
 }
 
 /// Whether an entry of an index, as JSON, is for `target`.

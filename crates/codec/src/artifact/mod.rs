@@ -14,7 +14,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::digest::Digest;
-use crate::oci;
+use crate::oci::{self, Descriptor};
 use crate::tardiff;
 
 pub use pair::{Artifact, Changed, Draft, DraftLayer, LayerSource, Target};
@@ -80,6 +80,19 @@ impl Dialect {
             CORACLE => Some(Dialect::Coracle),
             _ => None,
         }
+    }
+
+    /// What its annotations begin with.
+    pub(crate) fn prefix(self) -> &'static str {
+        match self {
+            Dialect::Coracle => "dev.coracle.delta.",
+            Dialect::OciDelta | Dialect::Flatpak | Dialect::Skopeo => "io.github.containers.delta.",
+        }
+    }
+
+    /// The annotation `name` of this dialect in an entry of a list, without its prefix.
+    pub fn said<'a>(self, entry: &'a Descriptor, name: &str) -> Option<&'a str> {
+        entry.annotations.get(&format!("{}{name}", self.prefix())).map(String::as_str)
     }
 
     /// The artifact type, for dialects that have one.

@@ -15,14 +15,6 @@ const RULES: &str = "1";
 /// The content of the config.
 pub const EMPTY: &[u8] = b"{}";
 
-/// The names of a dialect's annotations: a prefix.
-fn prefix(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::Coracle => "dev.coracle.delta.",
-        _ => "io.github.containers.delta.",
-    }
-}
-
 /// A delta artifact, checked as far as its own manifest goes.
 #[derive(Debug, Clone)]
 pub struct Artifact {
@@ -71,7 +63,7 @@ impl Artifact {
                 manifest.artifact_type().unwrap_or(&manifest.config().media_type).to_owned(),
             ))
         })?;
-        let prefix = prefix(dialect);
+        let prefix = dialect.prefix();
         let key = |name: &str| format!("{prefix}{name}");
         let said = |name: &str| match manifest.annotations().get(&key(name)) {
             Some(value) => digest(&key(name), value).map(Some),
@@ -253,7 +245,7 @@ impl DraftLayer {
 impl Draft<'_> {
     /// The manifest of the artifact (section 3.1). The same draft gives the same bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let prefix = prefix(self.dialect);
+        let prefix = self.dialect.prefix();
         let key = |name: &str| format!("{prefix}{name}");
         let target = self.target.digest();
         let content = |mut blob: Descriptor, kind: &str| {

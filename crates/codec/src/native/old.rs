@@ -42,20 +42,10 @@ impl<'a> Old<'a> {
         for (archive, bytes) in archives.iter().enumerate() {
             let fail = |error| MergeError::Tar { layer: archive, error };
             let input = Hashing::new(BufReader::with_capacity(1 << 16, Section::whole(*bytes).reader()));
-            let mut reader = tar::Reader::new(input, limits);
-            while let Some(entry) = reader.next_entry().map_err(fail)? {
-                if observer.cancelled() {
-                    return Err(MergeError::Cancelled);
-                }
+            let reader = list(archive, input, limits, observer, &mut members, |entry, reader| {
                 observer.progress(Stage::ReadOld, before + reader.position(), total);
-                visit(&entry, &mut reader).map_err(fail)?;
-                members.push(Member {
-                    archive,
-                    framing: entry.offset,
-                    content: entry.content_offset,
-                    len: entry.content_len,
-                });
-            }
+                visit(entry, reader)
+            })?;
             let mut rest = reader.into_rest();
             std::io::copy(&mut rest, &mut std::io::sink()).map_err(|e| fail(e.into()))?;
             let (_, digest, size): (_, Digest, u64) = rest.finish();
@@ -73,20 +63,8 @@ impl<'a> Old<'a> {
     ) -> Result<Self, MergeError> {
         let mut members = Vec::new();
         for (archive, bytes) in archives.iter().enumerate() {
-            let fail = |error| MergeError::Tar { layer: archive, error };
             let input = BufReader::with_capacity(1 << 16, Section::whole(*bytes).reader());
-            let mut reader = tar::Reader::new(input, limits);
-            while let Some(entry) = reader.next_entry().map_err(fail)? {
-                if observer.cancelled() {
-                    return Err(MergeError::Cancelled);
-                }
-                members.push(Member {
-                    archive,
-                    framing: entry.offset,
-                    content: entry.content_offset,
-                    len: entry.content_len,
-                });
-            }
+            list(archive, input, limits, observer, &mut members, |_, _| Ok(()))?;
         }
         Ok(Old { archives: archives.to_vec(), members })
     }
@@ -105,4 +83,30 @@ impl<'a> Old<'a> {
     pub(crate) fn content(&self, member: &Member) -> Section<'a> {
         Section::new(self.archives[member.archive], member.content, member.len)
     }
+}
+
+/// Adds the members of an archive. `visit` sees each before it is added, and may read its content.
+fn list<R: Read>(
+    archive: usize,
+    input: R,
+    limits: tar::Limits,
+    observer: &dyn Observer,
+    members: &mut Vec<Member>,
+    mut visit: impl FnMut(&Entry, &mut tar::Reader<R>) -> Result<(), tar::Error>,
+) -> Result<tar::Reader<R>, MergeError> {
+    let fail = |error| MergeError::Tar { layer: archive, error };
+    let mut reader = tar::Reader::new(input, limits);
+    while let Some(entry) = reader.next_entry().map_err(fail)? {
+        if observer.cancelled() {
+            return Err(MergeError::Cancelled);
+        }
+        visit(&entry, &mut reader).map_err(fail)?;
+        members.push(Member {
+            archive,
+            framing: entry.offset,
+            content: entry.content_offset,
+            len: entry.content_len,
+        });
+    }
+    Ok(reader)
 }

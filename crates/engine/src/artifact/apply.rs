@@ -6,7 +6,7 @@ mod rebuild;
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coracle_codec::artifact::{Dialect, Payload};
@@ -17,16 +17,15 @@ use serde_json::{Value, json};
 
 use super::assembled::Assembled;
 use super::held::Held;
-use super::layers::{Image, Reading};
+use super::layers::{Image, Reading, merge};
 use crate::image::blob::{Blob, Progress};
-use crate::image::copy::{Sending, in_parallel, watched};
+use crate::image::copy::{Sending, in_parallel, watched, working};
 use crate::image::stop::Stop;
 use crate::image::{Destination, Environment, ImageName, Source, Transport};
 use crate::source::TreeSource;
 use crate::{Context, Error};
 
 use find::{Content, Finder, Wanted};
-pub(in crate::artifact) use rebuild::merge;
 use rebuild::{Old, Rebuilder};
 
 /// What to apply to what.
@@ -131,11 +130,7 @@ pub enum How {
 /// # Errors
 /// See [`Error`]. The destination's name then leads to what it led to before.
 pub fn run(request: &Request, environment: &Environment, context: &Context<'_>) -> Result<Applied, Error> {
-    let stop = Stop::new();
-    let progress = Arc::new(Progress { done: AtomicU64::new(0), stop: stop.clone() });
-    watched(context, &progress, 0, || {
-        Work { request, environment, context, stop: &stop, progress: &progress }.run()
-    })
+    working(context, |progress| Work { request, environment, context, stop: &progress.stop, progress }.run())
 }
 
 struct Work<'a> {
@@ -156,7 +151,7 @@ struct Ready {
 
 enum From {
     Source(Arc<dyn Source>),
-    File(Arc<std::fs::File>),
+    Held(Held),
 }
 
 impl Work<'_> {
@@ -224,7 +219,9 @@ impl Work<'_> {
         let reading = self.reading();
         let layers = watched(self.context, self.progress, total, || base.unpack(&all, &reading))?;
         self.progress.done.store(0, Ordering::Relaxed);
-        Ok(Old::Image { image: Box::new(base), layers })
+        let archives = layers.in_order(base.config.diff_ids());
+        let merged = merge(&archives, false, self.context.observer)?;
+        Ok(Old::Image { image: Box::new(base), archives, merged })
     }
 
     fn reading(&self) -> Reading<'_> {
@@ -244,20 +241,7 @@ impl Work<'_> {
 
     /// Makes or finds all layers.
     fn layers(&self, wanted: &Wanted, old: &Old, destination: &dyn Destination) -> Result<Vec<Ready>, Error> {
-        let merged = match old {
-            Old::Image { image, layers } if !layers.0.is_empty() => {
-                Some(merge(&layers.in_order(image.config.diff_ids()), self.context)?)
-            }
-            _ => None,
-        };
-        let rebuilder = Rebuilder {
-            work: self,
-            wanted,
-            old,
-            merged: merged.as_ref(),
-            compression: self.compression(),
-            destination,
-        };
+        let rebuilder = Rebuilder { work: self, wanted, old, compression: self.compression(), destination };
         let total = wanted.contents.iter().map(Content::bytes).sum();
         let ready = Mutex::new(Vec::new());
         // The same layer twice in an image is made once.
@@ -311,7 +295,7 @@ impl Work<'_> {
             let digest = ready.descriptor.digest;
             match &ready.from {
                 Some(From::Source(other)) => source.at(digest, Arc::clone(other)),
-                Some(From::File(file)) => source.held(digest, Held::File(Arc::clone(file))),
+                Some(From::Held(held)) => source.held(digest, held.clone()),
                 None if ready.how == How::Left => drop(left.insert(digest)),
                 None => {}
             }
@@ -343,12 +327,8 @@ impl Work<'_> {
             }
             None => (root.digest(), kept),
         };
-        let sending = Sending {
-            jobs: self.request.jobs.get(),
-            context: self.context,
-            stop: self.stop,
-            progress: self.progress,
-        };
+        let sending =
+            Sending { jobs: self.request.jobs.get(), context: self.context, progress: self.progress };
         let source: Arc<dyn Source> = Arc::new(source);
         sending.send_partly(&source, &root, destination, &self.environment.limits, &left)?;
         let layers = ready.iter().enumerate().map(|(number, ready)| Layer {

@@ -5,7 +5,7 @@ mod encode;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use coracle_codec::artifact::pair::EMPTY;
 use coracle_codec::artifact::{Dialect, Draft, Payload};
@@ -21,7 +21,7 @@ use super::assembled::Assembled;
 use super::layers::{Image, Layers, Reading};
 use super::publish::Board;
 use crate::image::blob::Progress;
-use crate::image::copy::{Sending, choose, watched};
+use crate::image::copy::{Sending, choose, watched, working};
 use crate::image::stop::Stop;
 use crate::image::{Environment, ImageName, Source, Transport};
 use crate::{Context, Error};
@@ -129,10 +129,8 @@ pub struct Layer {
 /// # Errors
 /// See [`Error`]. What was published before stays: each delta is of use alone.
 pub fn run(request: &Request, environment: &Environment, context: &Context<'_>) -> Result<Created, Error> {
-    let stop = Stop::new();
-    let progress = Arc::new(Progress { done: AtomicU64::new(0), stop: stop.clone() });
-    watched(context, &progress, 0, || {
-        let work = Work { request, environment, context, stop: &stop, progress: &progress };
+    working(context, |progress| {
+        let work = Work { request, environment, context, stop: &progress.stop, progress };
         work.run()
     })
 }
@@ -316,11 +314,8 @@ impl Work<'_> {
         };
         let source = old.manifest.digest().to_string();
         let listed = new.source.referrers(&new.manifest.digest(), kind)?;
-        let key = match dialect {
-            Dialect::Coracle => "dev.coracle.delta.source",
-            _ => "io.github.containers.delta.source",
-        };
-        Ok(listed.iter().find(|entry| entry.annotations.get(key) == Some(&source)).map(|entry| entry.digest))
+        let found = listed.iter().find(|entry| dialect.said(entry, "source") == Some(source.as_str()));
+        Ok(found.map(|entry| entry.digest))
     }
 
     fn summary(
@@ -383,9 +378,8 @@ impl Work<'_> {
                 layer.bytes = layer.full;
             }
         }
-        let delta = self.summary(name, dialect, old, new, plan, document.digest());
-        let changed = delta.changed;
-        Ok(Made { delta: Delta { layers, changed, ..delta }, document, contents, platform: None })
+        let delta = Delta { layers, ..self.summary(name, dialect, old, new, plan, document.digest()) };
+        Ok(Made { delta, document, contents, platform: None })
     }
 
     /// Puts a delta beside its target.
@@ -458,12 +452,8 @@ impl Work<'_> {
             let reason = "it holds images, not artifacts".to_owned();
             return Err(Error::Unsupported { image: name.to_string(), reason });
         }
-        let sending = Sending {
-            jobs: self.request.threads.get(),
-            context: self.context,
-            stop: self.stop,
-            progress: self.progress,
-        };
+        let sending =
+            Sending { jobs: self.request.threads.get(), context: self.context, progress: self.progress };
         sending.send_all(&source, &root, destination, &self.environment.limits)?;
         Ok(())
     }

@@ -1,9 +1,8 @@
 //! What each file of the target image costs in a delta artifact.
 
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use coracle_codec::ReadAt;
 use coracle_codec::artifact::{Dialect, Payload};
@@ -11,15 +10,13 @@ use coracle_codec::delta::Cost;
 use coracle_codec::digest::Digest;
 use coracle_codec::native::{self, Sources};
 use coracle_codec::oci::Platform;
-use coracle_codec::source::TarSource;
 use coracle_codec::tardiff;
 
 use super::apply::Base;
 use super::apply::find::{Content, Finder};
-use super::layers::{Checked, Image, Reading};
-use crate::image::blob::{Blob, Progress};
-use crate::image::copy::watched;
-use crate::image::stop::Stop;
+use super::layers::{self, Image, Reading, bytes, merge, old_files};
+use crate::image::blob::Blob;
+use crate::image::copy::working;
 use crate::image::{Environment, ImageName};
 use crate::{Context, Error};
 
@@ -104,27 +101,27 @@ pub struct Member {
 /// # Errors
 /// See [`Error`].
 pub fn run(request: &Request, environment: &Environment, context: &Context<'_>) -> Result<Explained, Error> {
-    let stop = Stop::new();
-    let progress = Arc::new(Progress { done: AtomicU64::new(0), stop: stop.clone() });
-    watched(context, &progress, 0, || {
+    working(context, |progress| {
         let platform = request.platform.as_ref();
-        let old = Image::open(&request.old, platform, environment, &stop, context)?;
-        let new = Image::open(&request.new, platform, environment, &stop, context)?;
+        let old = Image::open(&request.old, platform, environment, &progress.stop, context)?;
+        let new = Image::open(&request.new, platform, environment, &progress.stop, context)?;
         let base = Base::Image(request.old.clone());
-        let finder =
-            Finder { delta: &request.delta, base: &base, platform, environment, context, stop: &stop };
+        let finder = Finder {
+            delta: &request.delta,
+            base: &base,
+            platform,
+            environment,
+            context,
+            stop: &progress.stop,
+        };
         let wanted = finder.find(Some(&old))?;
         if wanted.target.config.raw().digest() != new.config.raw().digest() {
             let base = request.new.to_string();
             let (expected, actual) = (wanted.target.config.raw().digest(), new.config.raw().digest());
             return Err(Error::WrongBase { delta: wanted.name, wanted: expected, base, actual });
         }
-        let reading = Reading {
-            jobs: request.jobs.get(),
-            progress: &progress,
-            temp_dir: &context.temp_dir,
-            environment,
-        };
+        let reading =
+            Reading { jobs: request.jobs.get(), progress, temp_dir: &context.temp_dir, environment };
         let all: Vec<usize> = (0..old.config.diff_ids().len()).collect();
         let changed: Vec<usize> = wanted
             .contents
@@ -136,10 +133,9 @@ pub fn run(request: &Request, environment: &Environment, context: &Context<'_>) 
         let old_layers = old.unpack(&all, &reading)?;
         let new_layers = new.unpack(&changed, &reading)?;
         let archives = old_layers.in_order(old.config.diff_ids());
-        let old_bytes: Vec<&dyn ReadAt> = archives.iter().map(|archive| archive.bytes()).collect();
-        let merged = super::apply::merge(&archives, context)?;
+        let merged = merge(&archives, false, context.observer)?;
         let known: Vec<(Digest, &dyn ReadAt)> =
-            old.config.diff_ids().iter().copied().zip(old_bytes.iter().copied()).collect();
+            old.config.diff_ids().iter().copied().zip(bytes(&archives)).collect();
         let mut found = Explained {
             dialect: wanted.dialect,
             digest: wanted.delta,
@@ -160,15 +156,12 @@ pub fn run(request: &Request, environment: &Environment, context: &Context<'_>) 
                         source: Arc::clone(&wanted.source),
                         descriptor: blob.clone(),
                         what: format!("content for layer {number}"),
-                        progress: Arc::clone(&progress),
+                        progress: Arc::clone(progress),
                     };
-                    let checked = Checked::open(&blob)?;
-                    let mut prefix = Vec::new();
-                    let take = checked.clone().take(Payload::PREFIX as u64).read_to_end(&mut prefix);
-                    take.map_err(|error| blob.unreadable(error))?;
-                    let payload = Payload::of_prefix(&prefix);
+                    let content = layers::Content::open(&blob)?;
+                    let payload = content.payload();
                     layer.payload = Some(payload);
-                    let delta = BufReader::new(std::io::Cursor::new(prefix).chain(checked));
+                    let delta = BufReader::new(content.reader());
                     let Some(new_layer) = new_layers.get(&diff_id) else { continue };
                     let title = format!("layer {number}");
                     match payload {
@@ -186,14 +179,7 @@ pub fn run(request: &Request, environment: &Environment, context: &Context<'_>) 
                             let upto = from.and_then(|from| {
                                 old.config.diff_ids().iter().position(|other| *other == from)
                             });
-                            let source = match upto {
-                                None => TarSource::merged(old_bytes.clone(), &merged),
-                                Some(upto) => {
-                                    let below = old_bytes[..=upto].to_vec();
-                                    TarSource::new(below, Default::default(), context.observer)
-                                        .map_err(|error| Error::SelfCheck(error.to_string()))?
-                                }
-                            };
+                            let source = old_files(&archives, &merged, upto, context.observer)?;
                             let limits = &request.limits;
                             let told =
                                 tardiff::explain(delta, new_layer.bytes(), &source, limits, context.observer)

@@ -5,9 +5,13 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use coracle_codec::ReadAt;
+use coracle_codec::artifact::Payload;
 use coracle_codec::compress::{self, Compression};
 use coracle_codec::digest::{Digest, Hashing};
-use coracle_codec::oci::{Document, ImageConfig, Manifest, Mismatch, Platform, Verifier};
+use coracle_codec::observe::Observer;
+use coracle_codec::oci::{Document, ImageConfig, LayerCompression, Manifest, Mismatch, Platform, Verifier};
+use coracle_codec::source::{MergeError, MergeOptions, TarSource, Tree};
 use coracle_sys::spool::spool_file;
 
 use crate::image::blob::{Blob, Progress, reading};
@@ -121,12 +125,56 @@ impl Layers {
     }
 }
 
+/// What a media type says of bytes that were found to be compressed like this.
+pub(crate) fn layer_compression(found: Compression) -> LayerCompression {
+    match found {
+        Compression::None => LayerCompression::None,
+        Compression::Gzip => LayerCompression::Gzip,
+        Compression::Zstd => LayerCompression::Zstd,
+        Compression::Bzip2 | Compression::Xz => LayerCompression::Unknown,
+    }
+}
+
+/// The bytes of archives.
+pub(crate) fn bytes(archives: &[Arc<Archive>]) -> Vec<&dyn ReadAt> {
+    archives.iter().map(|archive| archive.bytes()).collect()
+}
+
+/// The tree that the layers of an image leave, with hashes of contents for whoever compares them.
+pub(crate) fn merge(archives: &[Arc<Archive>], hash: bool, observer: &dyn Observer) -> Result<Tree, Error> {
+    let options = MergeOptions { apply_whiteouts: true, hash, limits: Default::default() };
+    Tree::merge(&bytes(archives), options, observer).map_err(|error| unreadable(archives, error))
+}
+
+/// What deltas open: the old files of all layers, which `merged` is of, or of those up to the layer `upto`.
+pub(crate) fn old_files<'a>(
+    archives: &'a [Arc<Archive>],
+    merged: &'a Tree,
+    upto: Option<usize>,
+    observer: &dyn Observer,
+) -> Result<TarSource<'a>, Error> {
+    match upto {
+        None => Ok(TarSource::merged(bytes(archives), merged)),
+        Some(upto) => TarSource::new(bytes(&archives[..=upto]), Default::default(), observer)
+            .map_err(|error| unreadable(archives, error)),
+    }
+}
+
+fn unreadable(archives: &[Arc<Archive>], error: MergeError) -> Error {
+    match error {
+        MergeError::Cancelled => Error::Cancelled,
+        MergeError::Tar { layer, error } => Error::tar(&archives[layer].path, error),
+    }
+}
+
 /// Decodes a layer into a temporary file; what is wrong in its bytes, compressed or not, is an error.
 fn unpack(blob: &Blob, diff_id: &Digest, reading: &Reading<'_>) -> Result<Archive, Error> {
     let temporary = |error| Error::Temporary { dir: reading.temp_dir.to_owned(), error };
     let file = spool_file(reading.temp_dir).map_err(temporary)?;
     let mut out = Hashing::new(BufWriter::with_capacity(1 << 18, file));
-    let compression = decode(blob, diff_id, reading.environment.archive_limits, &mut out, temporary)?;
+    let content = Content::open(blob)?;
+    let compression =
+        decode(blob, content, diff_id, reading.environment.archive_limits, &mut out, temporary)?;
     out.flush().map_err(temporary)?;
     let (out, _, size) = out.finish();
     let file = out.into_inner().map_err(|e| temporary(e.into_error()))?;
@@ -136,20 +184,21 @@ fn unpack(blob: &Blob, diff_id: &Digest, reading: &Reading<'_>) -> Result<Archiv
     Ok(archive)
 }
 
-/// Writes the uncompressed bytes of a layer to `out`, and compares both kinds of bytes. Returns how it was compressed.
+/// Writes the uncompressed bytes of a layer, whose `content` has not been read yet, to `out`, and compares both kinds of bytes. Returns how it was compressed.
 pub(crate) fn decode(
     blob: &Blob,
+    content: Content,
     diff_id: &Digest,
     limits: compress::Limits,
     out: &mut Hashing<impl Write>,
     fail: impl Fn(io::Error) -> Error,
 ) -> Result<Compression, Error> {
-    let checked = Checked::open(blob)?;
+    let checked = content.checked.clone();
     let undecodable = |error: io::Error| match error.downcast::<compress::Error>() {
         Ok(error) => Error::Layer { image: blob.source.name().to_owned(), what: blob.title(), error },
         Err(error) => reading(blob.source.name(), &blob.title(), error),
     };
-    let (compression, mut decoded) = compress::decoder(checked.clone(), limits).map_err(undecodable)?;
+    let (compression, mut decoded) = compress::decoder(content.reader(), limits).map_err(undecodable)?;
     let mut piece = vec![0; 1 << 17];
     let damaged = loop {
         match decoded.read(&mut piece) {
@@ -173,6 +222,33 @@ pub(crate) fn decode(
         return Err(Error::WrongLayer { image, layer, expected: *diff_id, actual });
     }
     Ok(compression)
+}
+
+/// The bytes of a blob from its start, of which the first are known.
+pub(crate) struct Content {
+    prefix: Vec<u8>,
+    /// The rest, and what is wrong with the whole.
+    pub(crate) checked: Checked,
+}
+
+impl Content {
+    pub(crate) fn open(blob: &Blob) -> Result<Self, Error> {
+        let checked = Checked::open(blob)?;
+        let mut prefix = Vec::new();
+        let first = checked.clone().take(Payload::PREFIX as u64).read_to_end(&mut prefix);
+        first.map_err(|error| checked.wrong(blob).unwrap_or_else(|| blob.unreadable(error)))?;
+        Ok(Content { prefix, checked })
+    }
+
+    /// What it is.
+    pub(crate) fn payload(&self) -> Payload {
+        Payload::of_prefix(&self.prefix)
+    }
+
+    /// All of it, to be read once.
+    pub(crate) fn reader(self) -> impl Read + Send {
+        io::Cursor::new(self.prefix).chain(self.checked)
+    }
 }
 
 /// The bytes of a blob, compared while they are read. Clones read the same stream.

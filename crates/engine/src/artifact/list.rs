@@ -9,7 +9,6 @@ use coracle_codec::oci::{Descriptor, Document, ImageConfig, Manifest, Platform};
 use super::layers::Image;
 use super::publish::Board;
 use crate::image::copy::{choose, stoppable};
-use crate::image::stop::Stop;
 use crate::image::{Environment, ImageName, Source, Transport, small_blob};
 use crate::{Context, Error};
 
@@ -66,9 +65,8 @@ pub fn run(
     environment: &Environment,
     context: &Context<'_>,
 ) -> Result<Listed, Error> {
-    let stop = Stop::new();
-    stoppable(context, &stop, || {
-        let source = environment.source(name, &stop, context)?;
+    stoppable(context, |stop| {
+        let source = environment.source(name, stop, context)?;
         let images = images(&source, platform, environment)?;
         let mut listed = Listed { targets: Vec::new(), repaired: Vec::new() };
         for image in images {
@@ -80,7 +78,7 @@ pub fn run(
                 let text = name.to_string();
                 let board = Board {
                     name: &text,
-                    wire: environment.wire(&stop),
+                    wire: environment.wire(stop),
                     repository: reference.repository(),
                     limits: &environment.limits,
                 };
@@ -136,24 +134,15 @@ pub(super) fn target(image: &Image, environment: &Environment) -> Result<Target,
     deltas.sort_by(|a, b| {
         (&b.source_created, a.source, a.dialect).cmp(&(&a.source_created, b.source, b.dialect))
     });
-    if let Some(Document::Index(index)) = image.source.tagged(DELTA_INDEX)?
-        && let Some(entry) = flatpak::entry(&index, &digest)
-    {
-        let raw = image.source.raw_document(entry)?;
-        let layers = flatpak::parse(&raw, &digest, &environment.limits).map_err(|error| Error::Artifact {
-            image: image.source.name().to_owned(),
-            error: Box::new(error),
-        })?;
-        deltas.extend(layers.into_iter().map(|delta| Entry {
-            dialect: Dialect::Flatpak,
-            digest: delta.blob.digest,
-            source: Some(delta.from),
-            source_config: None,
-            source_created: None,
-            bytes: delta.blob.size,
-            layer: Some(delta.to),
-        }));
-    }
+    deltas.extend(layer_deltas(image, environment)?.into_iter().map(|delta| Entry {
+        dialect: Dialect::Flatpak,
+        digest: delta.blob.digest,
+        source: Some(delta.from),
+        source_config: None,
+        source_created: None,
+        bytes: delta.blob.size,
+        layer: Some(delta.to),
+    }));
     Ok(Target {
         platform: image.config.platform().cloned(),
         digest,
@@ -162,11 +151,22 @@ pub(super) fn target(image: &Image, environment: &Environment) -> Result<Target,
     })
 }
 
+/// What `_deltaindex` has for an image.
+pub(super) fn layer_deltas(
+    image: &Image,
+    environment: &Environment,
+) -> Result<Vec<flatpak::LayerDelta>, Error> {
+    let (source, digest) = (image.source.as_ref(), image.manifest.digest());
+    let Some(Document::Index(index)) = source.tagged(DELTA_INDEX)? else { return Ok(Vec::new()) };
+    let Some(entry) = flatpak::entry(&index, &digest) else { return Ok(Vec::new()) };
+    let raw = source.raw_document(entry)?;
+    flatpak::parse(&raw, &digest, &environment.limits)
+        .map_err(|error| Error::Artifact { image: source.name().to_owned(), error: Box::new(error) })
+}
+
 /// What a list of referrers says of a delta; what it leaves out, the delta's manifest says.
 fn entry_of(dialect: Dialect, entry: &Descriptor, image: &Image) -> Result<Entry, Error> {
-    let prefix =
-        if dialect == Dialect::Coracle { "dev.coracle.delta." } else { "io.github.containers.delta." };
-    let said = |name: &str| entry.annotations.get(&format!("{prefix}{name}")).and_then(|d| d.parse().ok());
+    let said = |name: &str| dialect.said(entry, name).and_then(|digest| digest.parse().ok());
     let created = entry.annotations.get(annotation::SOURCE_CREATED).cloned();
     let bytes = entry.annotations.get(annotation::SIZE).and_then(|size| size.parse().ok());
     let (source, source_config): (Option<Digest>, Option<Digest>) = (said("source"), said("source-config"));

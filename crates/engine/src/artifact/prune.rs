@@ -12,7 +12,6 @@ use super::layers::Image;
 use super::list::{Entry, created, images, target};
 use super::publish::Board;
 use crate::image::copy::stoppable;
-use crate::image::stop::Stop;
 use crate::image::{Environment, ImageName, Transport};
 use crate::{Context, Error};
 
@@ -50,18 +49,17 @@ pub struct Pruned {
 /// # Errors
 /// See [`Error`]; a registry that does not allow deleting says so at the first one.
 pub fn run(request: &Request, environment: &Environment, context: &Context<'_>) -> Result<Pruned, Error> {
-    let stop = Stop::new();
-    stoppable(context, &stop, || {
+    stoppable(context, |stop| {
         let text = request.image.to_string();
         let Transport::Registry(reference) = request.image.transport() else {
             let reason = "deltas are pruned in registries".to_owned();
             return Err(Error::Unsupported { image: text, reason });
         };
-        let source = environment.source(&request.image, &stop, context)?;
+        let source = environment.source(&request.image, stop, context)?;
         let mut pruned = Pruned { removed: Vec::new(), kept: Vec::new(), notes: Vec::new() };
         let board = Board {
             name: &text,
-            wire: environment.wire(&stop),
+            wire: environment.wire(stop),
             repository: reference.repository(),
             limits: &environment.limits,
         };

@@ -13,9 +13,9 @@ use std::time::Duration;
 use coracle_codec::artifact::{Artifact, DELTA_INDEX, Dialect, flatpak};
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{
-    Descriptor, Document, Limits, Platform, Repository, Unverified, Version, media_type,
+    Descriptor, Document, Limits, Platform, Reference, Repository, Unverified, Version, media_type,
 };
-use coracle_registry::{Error as WireError, fallback_tag};
+use coracle_registry::{Error as WireError, Fetched, fallback_tag};
 use serde_json::{Value, json};
 
 use crate::image::Source;
@@ -46,10 +46,6 @@ pub(super) fn is_bookkeeping(tag: &str) -> bool {
         || tag.strip_prefix("sha256-").is_some_and(|hex| hex.len() >= 64)
 }
 
-fn hex(digest: &Digest) -> String {
-    digest.to_string().split(':').nth(1).unwrap_or_default().to_owned()
-}
-
 /// A repository to publish in.
 pub(crate) struct Board<'a> {
     /// For messages.
@@ -78,14 +74,14 @@ impl List<'_> {
 
     fn prefix(&self) -> String {
         match self {
-            List::Referrers(subject) => format!("{REFERRER}{}-", &hex(subject)[..DIGITS]),
+            List::Referrers(subject) => format!("{REFERRER}{}-", &subject.hex()[..DIGITS]),
             List::Layers(_) => LAYERS.to_owned(),
         }
     }
 
     /// The marker of a document about `target`.
     fn marker(target: &Digest, prefix: &str, digest: &Digest) -> String {
-        format!("{prefix}{}-{}", &hex(target)[..DIGITS], hex(digest))
+        format!("{prefix}{}-{}", &target.hex()[..DIGITS], digest.hex())
     }
 }
 
@@ -104,7 +100,7 @@ impl Board<'_> {
             wire: self.wire.clone(),
             reference: self.repository.with_digest(document.digest()),
         };
-        let sending = Sending { jobs, context, stop: &progress.stop, progress };
+        let sending = Sending { jobs, context, progress };
         sending.send_blobs(source, document, &destination, self.limits)
     }
 
@@ -188,8 +184,8 @@ impl Board<'_> {
                 marked.extend(known.get(&marker).cloned().flatten());
             }
             marked.retain(|document| Some(document.digest()) != gone);
-            let old = self.wait(client.stored_index(self.repository, &tag))?;
-            let mut index = old.clone().unwrap_or_else(
+            let stored = self.wait(client.stored_index(self.repository, &tag))?;
+            let mut index = stored.unwrap_or_else(
                 || json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] }),
             );
             let Some(entries) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
@@ -238,18 +234,20 @@ impl Board<'_> {
         Err(Error::Registry { context: self.name.to_owned(), error: Box::new(error) })
     }
 
+    /// A manifest as the registry itself has it; `None` if it says that there is none.
+    fn stored(&self, reference: &Reference) -> Result<Option<Fetched>, Error> {
+        match self.wait(self.wire.client.manifest_of_target(reference)) {
+            Err(Error::Registry { error, .. }) if matches!(*error, WireError::NotFound { .. }) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// What a marker stands for; `None` if it is gone, or something else has its name.
     fn marked(&self, marker: &str) -> Result<Option<Document>, Error> {
         let Some(reference) = self.repository.with_tag(marker) else { return Ok(None) };
-        let fetched = match self.wait(self.wire.client.manifest_of_target(&reference)) {
-            Ok(fetched) => fetched,
-            Err(Error::Registry { error, .. }) if matches!(*error, WireError::NotFound { .. }) => {
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
+        let Some(fetched) = self.stored(&reference)? else { return Ok(None) };
         // A tag is no digest: the name says which document it was given to.
-        if !marker.ends_with(&hex(&fetched.raw.digest())) {
+        if !marker.ends_with(&fetched.raw.digest().hex()) {
             return Ok(None);
         }
         Ok(Document::parse(fetched.raw, fetched.media_type.as_deref(), self.limits).ok())
@@ -265,8 +263,7 @@ impl Board<'_> {
         let mut by_target: HashMap<Digest, Vec<&Document>> = HashMap::new();
         for document in marked {
             let Document::Manifest(manifest) = document else { continue };
-            let target = manifest.annotations().get("io.github.containers.delta.target");
-            if let Some(target) = target.and_then(|target| target.parse().ok()) {
+            if let Some(target) = flatpak::target(manifest) {
                 by_target.entry(target).or_default().push(document);
             }
         }
@@ -322,14 +319,8 @@ impl Board<'_> {
         let document = |error| Error::Document { image: self.name.to_owned(), error };
         let entry = Descriptor::parse(entry, self.limits).map_err(document)?;
         let reference = self.repository.with_digest(entry.digest);
-        let fetched = match self.wait(self.wire.client.manifest_of_target(&reference)) {
-            Ok(fetched) => fetched,
-            // Provably gone: the entry is of no use to anybody.
-            Err(Error::Registry { error, .. }) if matches!(*error, WireError::NotFound { .. }) => {
-                return Ok((entry.platform, Vec::new()));
-            }
-            Err(error) => return Err(error),
-        };
+        // Provably gone: the entry is of no use to anybody.
+        let Some(fetched) = self.stored(&reference)? else { return Ok((entry.platform, Vec::new())) };
         let deltas = flatpak::parse(&fetched.raw, target, self.limits)
             .map_err(|error| Error::Artifact { image: self.name.to_owned(), error: Box::new(error) })?;
         Ok((entry.platform, deltas.into_iter().map(|delta| delta.blob).collect()))
@@ -343,13 +334,8 @@ impl Board<'_> {
             let Some(digest) = entry["digest"].as_str().and_then(|digest| digest.parse().ok()) else {
                 continue;
             };
-            let reference = self.repository.with_digest(digest);
-            match self.wait(self.wire.client.manifest_of_target(&reference)) {
-                Ok(_) => {}
-                Err(Error::Registry { error, .. }) if matches!(*error, WireError::NotFound { .. }) => {
-                    gone.insert(entry["digest"].clone());
-                }
-                Err(error) => return Err(error),
+            if self.stored(&self.repository.with_digest(digest))?.is_none() {
+                gone.insert(entry["digest"].clone());
             }
         }
         let before = entries.len();

@@ -1,17 +1,13 @@
 //! Deltas from a layout or an archive into a registry.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use coracle_codec::artifact::Artifact;
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{Document, Version};
 
 use super::publish::Board;
-use crate::image::blob::Progress;
-use crate::image::copy::watched;
-use crate::image::stop::Stop;
+use crate::image::copy::working;
 use crate::image::{Environment, ImageName, Transport};
 use crate::{Context, Error};
 
@@ -50,15 +46,13 @@ pub fn run(
     environment: &Environment,
     context: &Context<'_>,
 ) -> Result<Vec<Pushed>, Error> {
-    let stop = Stop::new();
-    let progress = Arc::new(Progress { done: AtomicU64::new(0), stop: stop.clone() });
-    watched(context, &progress, 0, || {
+    working(context, |progress| {
         let name = request.to.to_string();
         let Transport::Registry(reference) = request.to.transport() else {
             let reason = "deltas are pushed into registries".to_owned();
             return Err(Error::Unsupported { image: name, reason });
         };
-        let source = environment.source(&request.delta, &stop, context)?;
+        let source = environment.source(&request.delta, &progress.stop, context)?;
         let mut deltas = Vec::new();
         match source.root()? {
             Document::Manifest(manifest) => deltas.push(manifest),
@@ -72,7 +66,7 @@ pub fn run(
         }
         let board = Board {
             name: &name,
-            wire: environment.wire(&stop),
+            wire: environment.wire(&progress.stop),
             repository: reference.repository(),
             limits: &environment.limits,
         };
@@ -88,7 +82,7 @@ pub fn run(
             let image = reference.repository().with_digest(target);
             let there = board.wire.client.manifest_digest(&image);
             let target_there = board.wire.wait(&name, there)?.is_some();
-            board.push_blobs(&source, &document, request.jobs.get(), context, &progress)?;
+            board.push_blobs(&source, &document, request.jobs.get(), context, progress)?;
             let tag = reference.tag().filter(|_| request.tagged && pushed.is_empty());
             let version = tag.map_or(Version::Digest(document.digest()), |tag| Version::Tag(tag.to_owned()));
             board.refer(&version, &document)?;

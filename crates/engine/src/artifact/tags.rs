@@ -35,15 +35,14 @@ pub fn sources(
     environment: &Environment,
     context: &Context<'_>,
 ) -> Result<Vec<ImageName>, Error> {
-    let stop = Stop::new();
-    stoppable(context, &stop, || {
+    stoppable(context, |stop| {
         let unsupported =
             |reason: &str| Error::Unsupported { image: name.to_string(), reason: reason.to_owned() };
         let Transport::Registry(reference) = name.transport() else {
             return Err(unsupported("earlier images are looked for by tag, in a registry"));
         };
         let tag = reference.tag().ok_or_else(|| unsupported("name the new image by its tag"))?;
-        let (text, wire) = (name.to_string(), environment.wire(&stop));
+        let (text, wire) = (name.to_string(), environment.wire(stop));
         let mut tags = wire.wait(&text, wire.client.tags(reference.repository()))?;
         tags.retain(|other| other != tag && !is_bookkeeping(other));
         let own = wire.wait(&text, wire.client.manifest_digest(reference))?;
@@ -54,7 +53,7 @@ pub fn sources(
             }
             Choice::Last(count) => match before(tag, &tags) {
                 Some(found) => (found.into_iter().map(str::to_owned).collect(), *count),
-                None => (by_age(name, reference, &tags, platform, environment, &stop, context)?, *count),
+                None => (by_age(name, reference, &tags, platform, environment, stop, context)?, *count),
             },
         };
         let mut found = Vec::new();
@@ -71,7 +70,7 @@ pub fn sources(
             seen.push(digest);
             let other: ImageName = format!("docker://{other}").parse()?;
             // Deltas may have tags, too.
-            let source = environment.source(&other, &stop, context)?;
+            let source = environment.source(&other, stop, context)?;
             match source.root()? {
                 Document::Manifest(manifest) if !manifest.is_image() => {}
                 _ => found.push(other),

@@ -75,17 +75,16 @@ pub struct Tally {
 /// # Errors
 /// See [`Error`]. The destination's name then leads to what it led to before; whole blobs may have been added.
 pub fn run(request: &Request, environment: &Environment, context: &Context<'_>) -> Result<Copied, Error> {
-    let stop = Stop::new();
-    let progress = Arc::new(Progress { done: AtomicU64::new(0), stop: stop.clone() });
-    watched(context, &progress, 0, || {
+    working(context, |progress| {
         if same_place(&request.source, &request.destination) {
             return Err(Error::Unsupported {
                 image: request.destination.to_string(),
                 reason: "it would be copied onto itself".into(),
             });
         }
-        let source = environment.source(&request.source, &stop, context)?;
-        let work = Work { request, environment, context, stop: &stop, progress: &progress };
+        let stop = &progress.stop;
+        let source = environment.source(&request.source, stop, context)?;
+        let work = Work { request, environment, context, stop, progress };
         work.run(source)
     })
 }
@@ -142,12 +141,8 @@ impl Work<'_> {
             return Err(Error::Unsupported { image: source.name().to_owned(), reason });
         }
         let images = tree.images;
-        let sending = Sending {
-            jobs: self.request.jobs.get(),
-            context: self.context,
-            stop: self.stop,
-            progress: self.progress,
-        };
+        let sending =
+            Sending { jobs: self.request.jobs.get(), context: self.context, progress: self.progress };
         let tally = sending.send(&source, &root, &tree, destination)?;
         let (digest, media_type) = match (&root, takes.loses) {
             (Document::Manifest(manifest), Some(reason)) => {
@@ -172,7 +167,6 @@ impl Work<'_> {
 pub(crate) struct Sending<'a> {
     pub(crate) jobs: usize,
     pub(crate) context: &'a Context<'a>,
-    pub(crate) stop: &'a Stop,
     pub(crate) progress: &'a Arc<Progress>,
 }
 
@@ -227,7 +221,7 @@ impl Sending<'_> {
         for document in &tree.below {
             destination.put_document(document)?;
         }
-        if self.stop.raised() {
+        if self.progress.stop.raised() {
             return Err(Error::Cancelled);
         }
         destination.finish(root)?;
@@ -282,7 +276,9 @@ impl Sending<'_> {
             *bytes += descriptor.size;
             Ok(())
         };
-        watched(self.context, self.progress, total, || in_parallel(&tree.blobs, jobs, self.stop, one))?;
+        watched(self.context, self.progress, total, || {
+            in_parallel(&tree.blobs, jobs, &self.progress.stop, one)
+        })?;
         Ok(tally.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -437,13 +433,21 @@ pub(crate) fn watched<R>(
     if result.is_err() && context.observer.cancelled() { Err(Error::Cancelled) } else { result }
 }
 
-/// As [`watched`], for work without progress.
+/// Does `work` while a second thread asks the observer whether to stop. What it gets counts, and can be stopped.
+pub(crate) fn working<R>(
+    context: &Context<'_>,
+    work: impl FnOnce(&Arc<Progress>) -> Result<R, Error>,
+) -> Result<R, Error> {
+    let progress = Arc::new(Progress { done: AtomicU64::new(0), stop: Stop::new() });
+    watched(context, &progress, 0, || work(&progress))
+}
+
+/// As [`working`], for work that counts nothing.
 pub(crate) fn stoppable<R>(
     context: &Context<'_>,
-    stop: &Stop,
-    work: impl FnOnce() -> Result<R, Error>,
+    work: impl FnOnce(&Stop) -> Result<R, Error>,
 ) -> Result<R, Error> {
-    watched(context, &Progress { done: AtomicU64::new(0), stop: stop.clone() }, 0, work)
+    working(context, |progress| work(&progress.stop))
 }
 
 /// Does `work` for each item, `jobs` at a time, in order of their beginning. The first error stops the rest and is

@@ -17,10 +17,6 @@ use crate::Error;
 const VERSION: &str = "Directory Transport Version: 1.1\n";
 const MANIFEST: &str = "manifest.json";
 
-fn digits(digest: &Digest) -> String {
-    digest.to_string().split(':').nth(1).unwrap_or_default().to_owned()
-}
-
 /// A folder to read from.
 #[derive(Debug)]
 pub(crate) struct DirSource {
@@ -41,12 +37,12 @@ impl Source for DirSource {
     }
 
     fn document(&self, wanted: &Descriptor) -> Result<Document, Error> {
-        let path = self.path.join(format!("{}.{MANIFEST}", digits(&wanted.digest)));
+        let path = self.path.join(format!("{}.{MANIFEST}", wanted.digest.hex()));
         parse(&self.name, read_small(&path, self.limits.manifest_bytes)?, wanted, &self.limits)
     }
 
     fn open_blob(&self, wanted: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send>, Error> {
-        open_blob(&self.path.join(digits(&wanted.digest)), offset)
+        open_blob(&self.path.join(wanted.digest.hex()), offset)
     }
 }
 
@@ -85,7 +81,7 @@ impl Destination for DirDestination {
 
     fn put_blob(&self, blob: &Arc<Blob>) -> Result<Outcome, Error> {
         let digest = &blob.descriptor.digest;
-        put_file(blob, &self.path.join(digits(digest)), &partial(&self.path, digest))
+        put_file(blob, &self.path.join(digest.hex()), &partial(&self.path, digest))
     }
 
     fn put_new(
@@ -96,7 +92,7 @@ impl Destination for DirDestination {
     }
 
     fn put_document(&self, document: &Document) -> Result<(), Error> {
-        let file = format!("{}.{MANIFEST}", digits(&document.digest()));
+        let file = format!("{}.{MANIFEST}", document.digest().hex());
         publish(&self.path.join(file), document.raw().as_bytes())
     }
 

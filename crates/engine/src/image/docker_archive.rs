@@ -245,9 +245,9 @@ impl DockerDestination {
         let mut names = Vec::new();
         check_diff_ids(&self.name, manifest, &parsed, |layer| state.layers.get(&layer.digest).copied())?;
         for diff_id in parsed.diff_ids() {
-            names.push(format!("{}.tar", digits(diff_id)));
+            names.push(format!("{}.tar", diff_id.hex()));
         }
-        let config_name = format!("{}.json", digits(&manifest.config().digest));
+        let config_name = format!("{}.json", manifest.config().digest.hex());
         tar.member(&config_name, config)?;
         let list = json!([{ "Config": config_name, "RepoTags": self.tags, "Layers": names }]);
         tar.member(MANIFEST, list.to_string().as_bytes())?;
@@ -284,10 +284,6 @@ fn check_diff_ids(
         }
     }
     Ok(())
-}
-
-fn digits(digest: &Digest) -> String {
-    digest.to_string().split(':').nth(1).unwrap_or_default().to_owned()
 }
 
 /// Compares what passes with a blob's digest; the last read fails if it is another.
@@ -374,7 +370,7 @@ impl Destination for DockerDestination {
         }
         let (mut file, diff_id, size) = decode_layer(blob, self.limits, &self.temp_dir)?;
         if !state.written.contains(&diff_id) {
-            state.tar.begin_member(&format!("{}.tar", digits(&diff_id)), size)?;
+            state.tar.begin_member(&format!("{}.tar", diff_id.hex()), size)?;
             let path = state.tar.path().to_owned();
             io::copy(&mut file, state.tar.output()).map_err(|error| Error::Write { path, error })?;
             state.tar.end_member(size)?;

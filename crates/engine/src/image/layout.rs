@@ -321,9 +321,7 @@ pub(super) fn put_new(
     out.flush().map_err(fail)?;
     let (out, digest, size) = out.finish();
     let pending = out.into_inner().map_err(|e| fail(e.into_error()))?;
-    let name = digest.to_string();
-    let name = name.rsplit(':').next().unwrap_or_default();
-    pending.publish_as(std::ffi::OsStr::new(name)).map_err(fail)?;
+    pending.publish_as(digest.hex().as_ref()).map_err(fail)?;
     Ok((digest, size))
 }
 

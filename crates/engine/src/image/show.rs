@@ -7,7 +7,6 @@ use coracle_codec::digest::Digest;
 use coracle_codec::oci::{Descriptor, Document, Platform};
 
 use super::copy::choose;
-use super::stop::Stop;
 use super::{Environment, ImageName, config_of};
 use crate::{Context, Error};
 
@@ -72,9 +71,8 @@ pub fn run(
     environment: &Environment,
     context: &Context<'_>,
 ) -> Result<Shown, Error> {
-    let stop = Stop::new();
-    super::copy::stoppable(context, &stop, || {
-        let source = environment.source(name, &stop, context)?;
+    super::copy::stoppable(context, |stop| {
+        let source = environment.source(name, stop, context)?;
         let mut document = source.root()?;
         if let Some(platform) = platform {
             document = choose(source.as_ref(), document, platform, &environment.limits)?.0;

@@ -11,7 +11,7 @@ use coracle_engine::artifact::{apply, create};
 use coracle_engine::image::ImageName;
 use serde_json::{Value, json};
 
-use super::super::Cost;
+use super::super::{Cost, clean};
 use crate::size::{grouped, human, percent};
 use crate::table::{Align, render};
 
@@ -26,7 +26,7 @@ pub(in crate::commands) fn payload(payload: Payload) -> &'static str {
 
 /// Enough of a digest to tell it from others.
 fn short(digest: &Digest) -> String {
-    digest.to_string().split(':').nth(1).unwrap_or_default().chars().take(12).collect()
+    digest.hex()[..12].to_owned()
 }
 
 fn cost_members(mut out: Value, cost: &Cost) -> String {
@@ -192,11 +192,6 @@ fn entry_table(entries: &[Entry], full: Option<u64>) -> String {
         ("made", Align::Left),
     ];
     render(&header, &rows)
-}
-
-/// Text from others, on one line.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 pub(super) fn listed_json(name: &ImageName, listed: &Listed) -> String {

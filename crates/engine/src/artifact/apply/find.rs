@@ -3,18 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use coracle_codec::artifact::{
-    self, Artifact, DELTA_INDEX, Dialect, LayerSource, Target, annotation, flatpak,
-};
+use coracle_codec::artifact::{self, Artifact, Dialect, LayerSource, Target, annotation};
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{Descriptor, Document, ImageConfig, Index, Manifest, Platform};
 
 use super::Base;
 use crate::artifact::layers::Image;
+use crate::artifact::list::layer_deltas;
 use crate::image::copy::choose;
 use crate::image::stop::Stop;
-use crate::image::{Environment, ImageName};
-use crate::image::{Source, small_blob};
+use crate::image::{Environment, ImageName, Source, small_blob};
 use crate::{Context, Error};
 
 /// A target with all that leads to it.
@@ -239,7 +237,7 @@ impl Finder<'_> {
                 Err(error) => refused = Some(error),
             }
         }
-        let layers = self.layer_deltas(target)?;
+        let layers = layer_deltas(target, self.environment)?;
         let have = |diff_id: &Digest| base.is_some_and(|base| base.config.diff_ids().contains(diff_id));
         let (mut contents, mut used) = (Vec::new(), 0);
         for (layer, diff_id) in target.manifest.layers().iter().zip(target.config.diff_ids()) {
@@ -314,17 +312,6 @@ impl Finder<'_> {
                 .to_owned(),
         })
     }
-
-    /// What `_deltaindex` has for the target.
-    fn layer_deltas(&self, target: &Image) -> Result<Vec<flatpak::LayerDelta>, Error> {
-        let source = target.source.as_ref();
-        let Some(Document::Index(index)) = source.tagged(DELTA_INDEX)? else { return Ok(Vec::new()) };
-        let digest = target.manifest.digest();
-        let Some(entry) = flatpak::entry(&index, &digest) else { return Ok(Vec::new()) };
-        let raw = source.raw_document(entry)?;
-        flatpak::parse(&raw, &digest, &self.environment.limits)
-            .map_err(|error| Error::Artifact { image: source.name().to_owned(), error: Box::new(error) })
-    }
 }
 
 /// The dialect that an entry of a list says it has.
@@ -338,8 +325,8 @@ fn lists_deltas(index: &Index) -> bool {
 
 /// The config of the source of an entry.
 fn source_config(entry: &Descriptor) -> Option<String> {
-    let keys = ["io.github.containers.delta.source-config", "dev.coracle.delta.source-config"];
-    keys.iter().find_map(|key| entry.annotations.get(*key)).cloned()
+    let dialects = [Dialect::OciDelta, Dialect::Coracle];
+    dialects.iter().find_map(|dialect| dialect.said(entry, "source-config")).map(str::to_owned)
 }
 
 /// What an entry says an update fetches; those that do not say come last.

@@ -8,51 +8,46 @@ use std::sync::atomic::Ordering;
 
 use coracle_codec::ReadAt;
 use coracle_codec::artifact::Payload;
-use coracle_codec::compress::{Compression, GzipWriter, ZstdWriter, ZstdWriterOptions};
+use coracle_codec::compress::{GzipWriter, ZstdWriter, ZstdWriterOptions};
 use coracle_codec::digest::{Digest, Hashing};
 use coracle_codec::native::{self, Sources};
 use coracle_codec::observe::Observer;
 use coracle_codec::oci::{Descriptor, LayerCompression};
-use coracle_codec::source::{MergeError, MergeOptions, Source, TarSource, Tree};
+use coracle_codec::source::{Source, Tree};
 use coracle_codec::tardiff;
 use coracle_sys::spool::spool_file;
 
 use super::find::{Content, Wanted};
 use super::{From, How, Ready, Work, blob, layer_type};
-use crate::artifact::layers::{Checked, Image, Layers, decode};
+use crate::Error;
+use crate::artifact::held::Held;
+use crate::artifact::layers::{self, Image};
 use crate::artifact::ostree;
 use crate::image::Destination;
 use crate::image::blob::Blob;
 use crate::image::stop::Stop;
 use crate::input::Archive;
 use crate::source::TreeSource;
-use crate::{Context, Error};
 
 /// Level of zstd for layers that are made anew: most of what level 19 saves, at a tenth of its time.
 const ZSTD_LEVEL: i32 = 9;
 
 /// Old files.
 pub(super) enum Old {
-    Image { image: Box<Image>, layers: Layers },
+    /// An image with its layers, in order, if a delta needs them, and the tree that they leave.
+    Image {
+        image: Box<Image>,
+        archives: Vec<Arc<Archive>>,
+        merged: Tree,
+    },
     Tree(TreeSource),
     Ostree(ostree::Tree),
-}
-
-/// The merged tree of old layers.
-pub(in crate::artifact) fn merge(layers: &[Arc<Archive>], context: &Context<'_>) -> Result<Tree, Error> {
-    let bytes: Vec<&dyn ReadAt> = layers.iter().map(|archive| archive.bytes()).collect();
-    let options = MergeOptions { apply_whiteouts: true, hash: false, limits: Default::default() };
-    Tree::merge(&bytes, options, context.observer).map_err(|error| match error {
-        MergeError::Cancelled => Error::Cancelled,
-        MergeError::Tar { layer, error } => Error::tar(&layers[layer].path, error),
-    })
 }
 
 pub(super) struct Rebuilder<'a> {
     pub(super) work: &'a Work<'a>,
     pub(super) wanted: &'a Wanted,
     pub(super) old: &'a Old,
-    pub(super) merged: Option<&'a Tree>,
     pub(super) compression: LayerCompression,
     pub(super) destination: &'a dyn Destination,
 }
@@ -85,15 +80,13 @@ impl Rebuilder<'_> {
                     format!("content for layer {number}"),
                     self.work.progress,
                 );
-                let mut prefix = [0; Payload::PREFIX];
-                let mut start = Checked::open(&blob)?;
-                let n = read_full(&mut start, &mut prefix).map_err(|e| blob.unreadable(e))?;
-                match Payload::of_prefix(&prefix[..n]) {
-                    Payload::Layer => self.whole(layer, &blob, &diff_id),
+                let content = layers::Content::open(&blob)?;
+                match content.payload() {
+                    Payload::Layer => self.whole(layer, &blob, content, &diff_id),
                     payload => {
                         let making =
                             Making { number, layer, blob: &blob, payload, size: *size, from: *from, diff_id };
-                        self.make(&making, prefix[..n].to_vec(), start)
+                        self.make(&making, content)
                     }
                 }
             }
@@ -125,17 +118,20 @@ impl Rebuilder<'_> {
     }
 
     /// The layer itself as content: looked at before it is sent.
-    fn whole(&self, layer: &Descriptor, blob: &Blob, diff_id: &Digest) -> Result<Ready, Error> {
+    fn whole(
+        &self,
+        layer: &Descriptor,
+        blob: &Blob,
+        content: layers::Content,
+        diff_id: &Digest,
+    ) -> Result<Ready, Error> {
         let limits = self.work.environment.archive_limits;
         let fail = |error| Error::Write { path: "nowhere".into(), error };
-        let compression = decode(blob, diff_id, limits, &mut Hashing::new(io::sink()), fail)?;
+        let compression =
+            layers::decode(blob, content, diff_id, limits, &mut Hashing::new(io::sink()), fail)?;
         let mut descriptor = layer.clone();
         if blob.descriptor.digest != layer.digest {
-            let compression = match compression {
-                Compression::None => LayerCompression::None,
-                Compression::Zstd => LayerCompression::Zstd,
-                _ => LayerCompression::Gzip,
-            };
+            let compression = layers::layer_compression(compression);
             descriptor = Descriptor::new(
                 &self.type_of(compression, self.wanted.target.manifest.media_type())?,
                 blob.descriptor.digest,
@@ -147,35 +143,35 @@ impl Rebuilder<'_> {
     }
 
     /// Makes a layer from a delta, straight into the destination if that can take it.
-    fn make(&self, making: &Making<'_>, prefix: Vec<u8>, rest: Checked) -> Result<Ready, Error> {
+    fn make(&self, making: &Making<'_>, content: layers::Content) -> Result<Ready, Error> {
         let how = How::Delta(making.payload);
         let media = self.type_of(self.compression, self.wanted.target.manifest.media_type())?;
-        let mut input = Some((prefix, rest));
+        let mut content = Some(content);
         let put = self.destination.put_new(&mut |out: &mut dyn Write| {
-            let Some((prefix, rest)) = input.take() else {
+            let Some(content) = content.take() else {
                 return Err(Error::SelfCheck("a layer was asked for twice".into()));
             };
             let fail = |error| Error::Write { path: self.work.request.destination.to_string().into(), error };
-            self.write(making, prefix, rest, out, &fail)
+            self.write(making, content, out, &fail)
         })?;
         if let Some((digest, size)) = put {
             return Ok(Ready { descriptor: Descriptor::new(&media, digest, size), how, from: None });
         }
-        let Some((prefix, rest)) = input.take() else {
+        let Some(content) = content.take() else {
             return Err(Error::SelfCheck("a layer went astray".into()));
         };
         let dir = &self.work.context.temp_dir;
         let temporary = |error| Error::Temporary { dir: dir.clone(), error };
         let file = spool_file(dir).map_err(temporary)?;
         let mut out = Hashing::new(BufWriter::with_capacity(1 << 18, file));
-        self.write(making, prefix, rest, &mut out, &temporary)?;
+        self.write(making, content, &mut out, &temporary)?;
         out.flush().map_err(temporary)?;
         let (out, digest, size) = out.finish();
         let file: File = out.into_inner().map_err(|e| temporary(e.into_error()))?;
         Ok(Ready {
             descriptor: Descriptor::new(&media, digest, size),
             how,
-            from: Some(From::File(Arc::new(file))),
+            from: Some(From::Held(Held::File(Arc::new(file)))),
         })
     }
 
@@ -183,24 +179,23 @@ impl Rebuilder<'_> {
     fn write(
         &self,
         making: &Making<'_>,
-        prefix: Vec<u8>,
-        rest: Checked,
+        content: layers::Content,
         out: &mut dyn Write,
         fail: &dyn Fn(io::Error) -> Error,
     ) -> Result<(), Error> {
         match self.compression {
             LayerCompression::Gzip | LayerCompression::Unknown => {
                 let mut gzip = GzipWriter::new(out);
-                self.apply(making, prefix, rest, &mut gzip, fail)?;
+                self.apply(making, content, &mut gzip, fail)?;
                 gzip.finish().map_err(fail)?;
             }
             LayerCompression::Zstd => {
                 let options = ZstdWriterOptions { level: ZSTD_LEVEL, ..ZstdWriterOptions::default() };
                 let mut zstd = ZstdWriter::new(out, options).map_err(fail)?;
-                self.apply(making, prefix, rest, &mut zstd, fail)?;
+                self.apply(making, content, &mut zstd, fail)?;
                 zstd.finish().map_err(fail)?;
             }
-            LayerCompression::None => self.apply(making, prefix, rest, out, fail)?,
+            LayerCompression::None => self.apply(making, content, out, fail)?,
         }
         Ok(())
     }
@@ -209,14 +204,13 @@ impl Rebuilder<'_> {
     fn apply(
         &self,
         making: &Making<'_>,
-        prefix: Vec<u8>,
-        rest: Checked,
+        content: layers::Content,
         out: &mut dyn Write,
         fail: &dyn Fn(io::Error) -> Error,
     ) -> Result<(), Error> {
         let watch = Watch(self.work.stop);
-        let whole = rest.clone();
-        let delta = BufReader::with_capacity(1 << 16, io::Cursor::new(prefix).chain(rest));
+        let whole = content.checked.clone();
+        let delta = BufReader::with_capacity(1 << 16, content.reader());
         let mut out = Hashing::new(out);
         let bound = making.bound(self.work.request.limits.max_output);
         let result = match making.payload {
@@ -260,28 +254,12 @@ impl Rebuilder<'_> {
         watch: &Watch<'_>,
     ) -> Result<(), Error> {
         let fixed;
-        let source: &dyn Source = match (self.old, self.merged) {
-            (Old::Tree(tree), _) => tree,
-            (Old::Ostree(tree), _) => tree,
-            (Old::Image { image, layers }, merged) => {
-                let upto =
-                    making.from.and_then(|from| image.config.diff_ids().iter().position(|d| *d == from));
-                let mut bytes = Vec::new();
-                for diff_id in image.config.diff_ids() {
-                    bytes.extend(layers.get(diff_id).map(|archive| archive.bytes()));
-                }
-                fixed = match (upto, merged) {
-                    (None, Some(merged)) => TarSource::merged(bytes, merged),
-                    (upto, _) => {
-                        bytes.truncate(upto.map_or(usize::MAX, |upto| upto + 1));
-                        TarSource::new(bytes, Default::default(), watch).map_err(|error| match error {
-                            MergeError::Cancelled => Error::Cancelled,
-                            MergeError::Tar { layer, error } => {
-                                Error::tar(std::path::Path::new(&format!("old layer {layer}")), error)
-                            }
-                        })?
-                    }
-                };
+        let source: &dyn Source = match self.old {
+            Old::Tree(tree) => tree,
+            Old::Ostree(tree) => tree,
+            Old::Image { image, archives, merged } => {
+                let number = |from| image.config.diff_ids().iter().position(|diff_id| *diff_id == from);
+                fixed = layers::old_files(archives, merged, making.from.and_then(number), watch)?;
                 &fixed
             }
         };
@@ -308,10 +286,8 @@ impl Rebuilder<'_> {
     ) -> Result<(), Error> {
         let known: Vec<(Digest, &dyn ReadAt)>;
         let sources = match self.old {
-            Old::Image { image, layers } => {
-                let diff_ids = image.config.diff_ids().iter();
-                known =
-                    diff_ids.filter_map(|diff_id| Some((*diff_id, layers.get(diff_id)?.bytes()))).collect();
+            Old::Image { image, archives, .. } => {
+                known = image.config.diff_ids().iter().copied().zip(layers::bytes(archives)).collect();
                 Sources::Known(&known)
             }
             Old::Tree(tree) => Sources::Tree(tree),
@@ -363,15 +339,4 @@ impl Making<'_> {
         };
         self.size.unwrap_or(possible).min(policy)
     }
-}
-
-fn read_full(input: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
-    let mut n = 0;
-    while n < buf.len() {
-        match input.read(&mut buf[n..])? {
-            0 => break,
-            more => n += more,
-        }
-    }
-    Ok(n)
 }

@@ -8,17 +8,16 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use coracle_codec::ReadAt;
 use coracle_codec::artifact::flatpak::{self, DraftDelta};
 use coracle_codec::artifact::{Dialect, DraftLayer, Payload};
-use coracle_codec::compress::Compression;
 use coracle_codec::delta::DiffError;
 use coracle_codec::digest::{Digest, Hashing};
 use coracle_codec::observe::{Observer, Stage};
 use coracle_codec::oci::LayerCompression;
-use coracle_codec::source::{MergeError, MergeOptions, Source, TarSource, Tree};
+use coracle_codec::source::{Source, TarSource, Tree};
 use coracle_codec::{native, tardiff};
 
 use super::{Layer, Request};
 use crate::artifact::held::{Held, Holder};
-use crate::artifact::layers::{Image, Layers};
+use crate::artifact::layers::{Image, Layers, bytes, layer_compression, merge};
 use crate::image::copy::in_parallel;
 use crate::image::stop::Stop;
 use crate::input::Archive;
@@ -28,12 +27,6 @@ use crate::{Context, Error};
 pub(super) struct Base<'a> {
     pub(super) layers: Vec<Arc<Archive>>,
     pub(super) diff_ids: &'a [Digest],
-}
-
-impl Base<'_> {
-    fn bytes(&self) -> Vec<&dyn ReadAt> {
-        self.layers.iter().map(|archive| archive.bytes()).collect()
-    }
 }
 
 /// Content for one layer.
@@ -86,7 +79,7 @@ impl Encoding<'_> {
         // The largest first: it is what the others would wait for in the end.
         work.sort_by_key(|(_, _, archive)| std::cmp::Reverse(archive.bytes().size()));
         let merged = match dialect {
-            Dialect::OciDelta if count > 0 => Some(self.merge(base)?),
+            Dialect::OciDelta if count > 0 => Some(merge(&base.layers, true, self.context.observer)?),
             _ => None,
         };
         let workers = self.request.threads.get().min(count).max(1);
@@ -122,14 +115,6 @@ impl Encoding<'_> {
         Ok(made.into_iter().map(|(_, content)| content).collect())
     }
 
-    fn merge(&self, base: &Base<'_>) -> Result<Tree, Error> {
-        let options = MergeOptions { apply_whiteouts: true, hash: true, limits: Default::default() };
-        Tree::merge(&base.bytes(), options, self.context.observer).map_err(|error| match error {
-            MergeError::Cancelled => Error::Cancelled,
-            MergeError::Tar { layer, error } => Error::tar(&base.layers[layer].path, error),
-        })
-    }
-
     fn options(&self, threads: NonZeroUsize) -> tardiff::Options {
         tardiff::Options {
             version: self.request.version,
@@ -157,7 +142,7 @@ impl Encoding<'_> {
         observer: &Share<'_>,
     ) -> Result<Proved, Error> {
         let options = self.options(threads);
-        let old = base.bytes();
+        let old = bytes(&base.layers);
         let Some(tree) = merged else { return Err(Error::SelfCheck("no merged tree".into())) };
         self.made(
             Payload::TarDiff(options.version),
@@ -168,7 +153,7 @@ impl Encoding<'_> {
                 tardiff::diff_from(tree, &old, new.bytes(), out, &options, observer)
                     .map(|report| report.digest)
             },
-            |file| self.prove(file, &TarSource::merged(base.bytes(), tree), new, observer),
+            |file| self.prove(file, &TarSource::merged(bytes(&base.layers), tree), new, observer),
         )
     }
 
@@ -220,8 +205,9 @@ impl Encoding<'_> {
             threads,
             ..native::Options::default()
         };
-        let old = base.bytes();
-        let known: Vec<(Digest, &dyn ReadAt)> = base.diff_ids.iter().copied().zip(base.bytes()).collect();
+        let old = bytes(&base.layers);
+        let known: Vec<(Digest, &dyn ReadAt)> =
+            base.diff_ids.iter().copied().zip(bytes(&base.layers)).collect();
         self.made(
             Payload::Native,
             base,
@@ -263,8 +249,7 @@ impl Encoding<'_> {
         }
     }
 
-    /// Writes a delta and proves it: both the writer and a reader must say that it makes the
-    /// layer.
+    /// Writes a delta and proves it: both the writer and a reader must say that it makes the layer.
     fn made(
         &self,
         payload: Payload,
@@ -302,12 +287,7 @@ impl Encoding<'_> {
 fn content(layer: &Layer, new: &Arc<Archive>, proved: Proved) -> Content {
     let uncompressed_size = new.bytes().size();
     if proved.size >= layer.full {
-        let compression = match new.compression {
-            Compression::Gzip => LayerCompression::Gzip,
-            Compression::Zstd => LayerCompression::Zstd,
-            Compression::None => LayerCompression::None,
-            _ => LayerCompression::Unknown,
-        };
+        let compression = layer_compression(new.compression);
         return Content {
             layer: DraftLayer {
                 to: layer.to,
