@@ -313,7 +313,7 @@ impl Work<'_> {
             return Ok(None);
         };
         let source = old.manifest.digest().to_string();
-        let listed = new.source.referrers(&new.manifest.digest(), kind)?;
+        let listed = new.source.referrers(&new.manifest.digest(), Some(kind))?;
         let found = listed.iter().find(|entry| dialect.said(entry, "source") == Some(source.as_str()));
         Ok(found.map(|entry| entry.digest))
     }
