@@ -97,11 +97,7 @@ impl Store {
             fs::create_dir_all(folder).map_err(Error::io("make", folder))?;
         }
         for file in &parts[6..8] {
-            File::options()
-                .create(true)
-                .append(true)
-                .open(file)
-                .map_err(Error::io("make", file))?;
+            File::options().create(true).append(true).open(file).map_err(Error::io("make", file))?;
         }
         // Last: without it there is no store.
         let format = layout.format();
