@@ -17,6 +17,8 @@
 //! [format]: https://github.com/coracle-delta/coracle/blob/main/docs/formats/store.md
 
 mod error;
+mod fsck;
+mod gc;
 mod ingest;
 mod layer;
 pub mod layer_file;
@@ -26,12 +28,16 @@ mod reach;
 mod reader;
 mod refs;
 mod store;
+mod usage;
 
 pub use error::Error;
-pub use ingest::{LayerInfo, LayerWriter, WriterOptions};
+pub use fsck::{Damage, FsckOptions, FsckReport, Part};
+pub use gc::{GcOptions, GcReport, Swept};
+pub use ingest::{Count, LayerInfo, LayerWriter, WriterOptions};
 pub use layer::Layer;
 pub use layer_file::{Content, FileEntry, Piece};
 pub use lease::Lease;
 pub use reader::LayerReader;
 pub use refs::Ref;
 pub use store::{Claim, INLINE_LIMIT, Options, Store};
+pub use usage::{RefUsage, Usage};

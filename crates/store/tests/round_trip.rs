@@ -7,7 +7,6 @@ use coracle_codec::digest::{Digest, Hashing};
 use coracle_store::{Layer, LayerInfo, LayerWriter, Options, Store, WriterOptions};
 use coracle_testkit::golden::Golden;
 use coracle_testkit::{image, pair};
-use proptest::prelude::*;
 
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
@@ -35,7 +34,7 @@ fn check(store: &Store, tar: &[u8]) -> Layer {
     let mut back = Vec::new();
     layer.reader().read_to_end(&mut back).unwrap();
     assert!(back == tar, "in order");
-    let mut random = image::Random::new(tar.len() as u64);
+    let mut random = image::Rng::new(tar.len() as u64);
     for _ in 0..40 {
         let from = random.below(tar.len() + 2);
         let len = random.below(100_000);
@@ -79,7 +78,7 @@ fn large_layers_and_their_successors() {
     // Without hints, and all anew: the same file.
     let options = WriterOptions { distrust: true, ..Default::default() };
     let third = put(&store, &pair.new, &[old], options);
-    assert_eq!((third.linked.objects, third.existing.objects), (0, second.existing.objects + 0));
+    assert_eq!((third.linked.objects, third.existing.objects), (0, second.existing.objects));
     assert!(std::fs::read(store.path().join("layers").join(second.diff_id.hex())).unwrap() == by_hints);
     check(&store, &pair.new);
 }
