@@ -88,6 +88,23 @@ impl Failure {
         self
     }
 
+    /// What a check has found and told.
+    pub fn damaged(count: usize, repaired: bool) -> Self {
+        let things = if count == 1 { "thing is" } else { "things are" };
+        let hint = if repaired {
+            "what could not be fetched has to be pulled from elsewhere, or removed"
+        } else {
+            "--repair fetches it again"
+        };
+        Failure {
+            kind: Kind::Integrity,
+            message: format!("{count} {things} damaged"),
+            hint: Some(hint),
+            signal: None,
+            stdout_taken: true,
+        }
+    }
+
     /// For several failures of which each has been told: this one gives the exit code.
     pub fn already_told(mut self, count: usize) -> Self {
         if count > 1 {

@@ -85,8 +85,6 @@ fn patch_request(place: &Place, delta: &[u8], old: &[u8]) -> patch::Request {
         limits: Limits::default(),
         native_limits: native::Limits::default(),
         archive_limits: compress::Limits::default(),
-        store: "/nonexistent/store".into(),
-        now: 0,
         threads: NonZeroUsize::MIN,
     }
 }
@@ -143,8 +141,6 @@ fn explain_and_inspect_stop() {
             limits: Limits::default(),
             native_limits: native::Limits::default(),
             archive_limits: compress::Limits::default(),
-            store: "/nonexistent/store".into(),
-            now: 0,
         };
         let temp_dir = place.temp_dir();
         bounded("explain", move || {

@@ -98,8 +98,6 @@ fn explain_accounts_for_every_byte() {
                 limits: Limits::default(),
                 native_limits: native::Limits::default(),
                 archive_limits: compress::Limits::default(),
-                store: "/nonexistent/store".into(),
-                now: 0,
             };
             let context = place.context(&Quiet);
             let found = match bounded(&case.name, move || explain::run(&request, &context)) {

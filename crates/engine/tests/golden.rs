@@ -30,8 +30,6 @@ fn patch(
         limits: Limits::default(),
         native_limits: native::Limits::default(),
         archive_limits: compress::Limits::default(),
-        store: "/nonexistent/store".into(),
-        now: 0,
         threads: NonZeroUsize::MIN,
     };
     change(&mut request);

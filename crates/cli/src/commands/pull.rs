@@ -1,5 +1,6 @@
 //! `coracle pull` and `coracle update`.
 
+use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use coracle_engine::image::ImageName;
@@ -14,24 +15,42 @@ use super::delta::payload_name as payload;
 use super::diff::all_cores;
 use super::images::{environment, image_name, writes_stdout};
 use super::{Cost, clean, delta_limits, native_limits, say, watched};
-use crate::args::{Pull, Pulling, Update};
+use crate::args::{Pull, Pulling, Shared, Update};
 use crate::failure::Failure;
 use crate::size::{grouped, human, percent};
 use crate::table::{Align, render};
 
+/// Layers at the same time.
+const JOBS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+
 fn request(image: ImageName, dry_run: bool, pulling: &Pulling) -> Request {
+    let shared = &pulling.shared;
+    let threads = pulling.threads.unwrap_or_else(all_cores);
+    let from_deltas =
+        Request { deltas: !pulling.no_deltas, ..plain_request(image, shared, pulling.memory, threads) };
+    Request { dry_run, jobs: pulling.jobs, ..from_deltas }
+}
+
+/// A pull as it is without options.
+pub(super) fn plain_request(
+    image: ImageName,
+    shared: &Shared,
+    memory: u64,
+    threads: NonZeroUsize,
+) -> Request {
     Request {
         image,
+        origin: None,
         name: None,
         sources: Vec::new(),
         platform: None,
         to: None,
-        deltas: !pulling.no_deltas,
-        dry_run,
-        jobs: pulling.jobs,
-        threads: pulling.threads.unwrap_or_else(all_cores),
-        limits: delta_limits(&pulling.shared, pulling.memory),
-        native_limits: native_limits(&pulling.shared, pulling.memory),
+        deltas: true,
+        dry_run: false,
+        jobs: JOBS,
+        threads,
+        limits: delta_limits(shared, memory),
+        native_limits: native_limits(shared, memory),
         prices: Prices::default(),
     }
 }

@@ -122,6 +122,8 @@ pub struct Layer {
     pub bytes: u64,
     /// What the content is; `None` if the old image has the same layer.
     pub payload: Option<Payload>,
+    /// Digest of the content; `None` as before.
+    pub content: Option<Digest>,
 }
 
 /// Makes deltas and puts them where they belong. Blocks, and must not be called on a thread of the runtime.

@@ -72,6 +72,12 @@ impl ImageName {
         &self.transport
     }
 
+    /// The image with this name in a registry.
+    #[must_use]
+    pub fn registry(reference: Reference) -> Self {
+        ImageName { text: format!("docker://{reference}"), transport: Transport::Registry(reference) }
+    }
+
     /// The image with this name in the store.
     #[must_use]
     pub fn store(reference: Reference) -> Self {

@@ -29,20 +29,15 @@ impl Spooled {
         Spooled { inner, path: Box::new(path), resumed: Mutex::default() }
     }
 
-    /// Removes what is kept of a blob. Returns whether any of it came from an earlier run, and may be the reason why the
-    /// blob was wrong.
-    pub(crate) fn forget(&self, digest: &Digest) -> bool {
+    /// Removes what is kept of a blob. Returns how many bytes of it came from an earlier run; if the blob was wrong, they
+    /// may be the reason.
+    pub(crate) fn forget(&self, digest: &Digest) -> u64 {
         // What another process holds is its own.
         if let Ok(Some(file)) = Resumable::open(&(self.path)(digest)) {
             let _ = file.discard();
         }
         let mut resumed = self.resumed.lock().unwrap_or_else(PoisonError::into_inner);
-        resumed.remove(digest).is_some_and(|bytes| bytes > 0)
-    }
-
-    /// Bytes of all blobs that came from earlier runs.
-    pub(crate) fn resumed(&self) -> u64 {
-        self.resumed.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+        resumed.remove(digest).unwrap_or(0)
     }
 }
 

@@ -234,7 +234,7 @@ impl StoreDestination {
             let result = self.decode(&kept, diff_id);
             match result {
                 Err(Error::WrongBlob { .. } | Error::Layer { .. } | Error::WrongLayer { .. })
-                    if spooled.forget(&blob.descriptor.digest) =>
+                    if spooled.forget(&blob.descriptor.digest) > 0 =>
                 {
                     self.decode(&kept, diff_id)
                 }

@@ -32,7 +32,6 @@ pub(super) struct Found {
 #[derive(Debug, Clone)]
 pub(super) struct Pair {
     pub(super) entry: Descriptor,
-    pub(super) dialect: Dialect,
     /// Digest of the source's manifest, if the list says.
     pub(super) source: Option<Digest>,
     /// Digest of the source's config, if the list says.
@@ -46,7 +45,7 @@ impl Pair {
         let dialect = Dialect::of_artifact_type(entry.artifact_type.as_deref()?)?;
         let said = |name: &str| dialect.said(&entry, name).and_then(|digest| digest.parse().ok());
         let bytes = entry.annotations.get(annotation::SIZE).and_then(|size| size.parse().ok());
-        Some(Pair { dialect, source: said("source"), source_config: said("source-config"), bytes, entry })
+        Some(Pair { source: said("source"), source_config: said("source-config"), bytes, entry })
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coracle_codec::ReadAt;
@@ -37,6 +38,8 @@ pub(super) struct Work<'a> {
     pub(super) others: &'a [Image],
     pub(super) events: &'a (dyn Fn(&Event<'_>) + Sync),
     pub(super) fallbacks: Mutex<Vec<FellBack>>,
+    /// Bytes of use that came from earlier runs.
+    pub(super) resumed: AtomicU64,
 }
 
 /// What deltas start from, opened.
@@ -222,22 +225,25 @@ impl Work<'_> {
 
     /// Tries again what was wrong because an earlier run left something wrong, or if there is another place.
     fn persistently<R>(&self, blob: &Blob, try_it: impl Fn() -> Result<R, Error>) -> Result<R, Error> {
+        let digest = &blob.descriptor.digest;
+        let mut asked_elsewhere = false;
         loop {
-            let result = try_it();
-            let digest = &blob.descriptor.digest;
-            match result {
+            match try_it() {
                 Ok(made) => {
-                    self.source.forget(digest);
+                    self.resumed.fetch_add(self.source.forget(digest), Ordering::Relaxed);
                     return Ok(made);
                 }
                 // Half of the right bytes are of use to the next run; wrong ones are not.
                 Err(error) if !is_wrong(&error) || self.progress.stop.raised() => return Err(error),
                 Err(error) => {
-                    let old = self.source.forget(digest);
-                    let elsewhere = !old && self.source.distrust(&blob.descriptor);
-                    if !(old || elsewhere) {
+                    if self.source.forget(digest) > 0 {
+                        continue;
+                    }
+                    let bytes = matches!(error, Error::WrongBlob { .. });
+                    if asked_elsewhere || !bytes || !self.source.distrust(&blob.descriptor) {
                         return Err(error);
                     }
+                    asked_elsewhere = true;
                 }
             }
         }

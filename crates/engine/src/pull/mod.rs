@@ -16,6 +16,7 @@ pub mod plan;
 pub mod update;
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coracle_codec::artifact::{Dialect, Payload};
@@ -44,6 +45,8 @@ use plan::{Prices, Way};
 pub struct Request {
     /// The image.
     pub image: ImageName,
+    /// Where updates of it come from, if not from there.
+    pub origin: Option<ImageName>,
     /// Its name in the store; by default the name that it has in its registry.
     pub name: Option<Reference>,
     /// Where layers and sources of deltas may be besides the store.
@@ -277,10 +280,11 @@ impl Pull<'_> {
             others: &others,
             events: self.events,
             fallbacks: Mutex::default(),
+            resumed: AtomicU64::new(0),
         };
         pulled.layers = watched(self.context, self.progress, job.bytes(), || work.run(&job, true))?;
         pulled.fallbacks = work.fallbacks.into_inner().unwrap_or_else(PoisonError::into_inner);
-        pulled.resumed_bytes = spooled.resumed();
+        pulled.resumed_bytes = work.resumed.into_inner();
         self.publish(&pulled.name, &documents, held)?;
         Ok(pulled)
     }
@@ -408,7 +412,7 @@ impl Pull<'_> {
             name: name.clone(),
             root: Descriptor::new(root.media_type(), root.digest(), root.raw().size()),
             images,
-            source: self.request.image.to_string(),
+            source: self.request.origin.as_ref().unwrap_or(&self.request.image).to_string(),
             tracked: matches!(name.version(), Version::Tag(_)),
             updated: self.environment.now,
         })?;
