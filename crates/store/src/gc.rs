@@ -147,13 +147,14 @@ impl Store {
     fn needs(&self, force: bool, report: &mut GcReport) -> Result<Needs, Error> {
         let mut needs = Needs::default();
         for path in refs::list(self.layout())?.files {
-            let result = refs::read_file(self.layout(), &path)
-                .map_err(|error| (path.display().to_string(), error))
-                .and_then(|entry| {
-                    needs.add_ref(self, &entry).map_err(|error| (entry.name.to_string(), error))
-                });
-            if let Err((name, source)) = result {
-                unclear(report, force, name, source)?;
+            // By its name as far as that can be read.
+            match refs::read_file(self.layout(), &path) {
+                Ok(entry) => {
+                    if let Err(source) = needs.add_ref(self, &entry) {
+                        unclear(report, force, entry.name.to_string(), source)?;
+                    }
+                }
+                Err(source) => unclear(report, force, path.display().to_string(), source)?,
             }
         }
         for (layer, image) in &needs.images {

@@ -17,6 +17,7 @@
 //! | [`native_apply`] | `native::apply` | the second decoder of the testkit |
 //! | [`native_entropy`] | `native::entropy` | the second decoder, and encoding |
 //! | [`native_members`] | `native::packed`, `native::deflate` | the second encoders, and other decoders |
+//! | [`store_layer`] | `layer_file::LayerFile` of the store | its own sums, and its digest |
 
 mod artifact;
 mod compress;
@@ -25,6 +26,7 @@ pub mod model;
 mod native;
 mod oci;
 mod pieces;
+mod store;
 mod tar;
 mod tardiff;
 pub mod tree;
@@ -34,6 +36,7 @@ pub use compress::compress_detect;
 pub use frame::stored_frame;
 pub use native::{native_apply, native_entropy, native_head, native_members, old_archive};
 pub use oci::oci_parse;
+pub use store::store_layer;
 pub use tar::tar_read;
 pub use tardiff::{tardiff_apply, tardiff_parse};
 
@@ -41,7 +44,7 @@ pub use tardiff::{tardiff_apply, tardiff_parse};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("tar_read", tar_read),
     ("compress_detect", compress_detect),
     ("oci_parse", oci_parse),
@@ -52,4 +55,5 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("native_apply", native_apply),
     ("native_entropy", native_entropy),
     ("native_members", native_members),
+    ("store_layer", store_layer),
 ];

@@ -175,7 +175,7 @@ impl LayerWriter {
     /// Hands over what is left, and waits for what the threads make of it.
     fn finish(&mut self) -> Result<Split, Error> {
         // A refusal means that the thread has failed; what it returns says why.
-        let _ = self.send_block();
+        let _ = self.full.send(Message::Block(mem::take(&mut self.block)));
         let _ = self.full.send(Message::End);
         self.outcome()
     }

@@ -86,7 +86,8 @@ struct Input {
 impl Input {
     /// Bytes that were not read yet; none at the end.
     fn fill(&mut self) -> io::Result<&[u8]> {
-        if self.taken == self.block.len() && !self.ended {
+        // The last block may be empty.
+        while self.taken == self.block.len() && !self.ended {
             self.taken = 0;
             self.block.clear();
             // Nobody may want it back by now.

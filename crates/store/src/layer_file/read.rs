@@ -7,6 +7,10 @@ use zstd_safe::get_error_name;
 use super::number::Numbers;
 use super::{Content, END, Error, FOOTER, FRAME, FileEntry, MAGIC, Piece};
 
+/// Where a zstd frame says what it has, and the bit for a content checksum (RFC 8878 section 3.1.1.1.1).
+const DESCRIPTOR: usize = 4;
+const CHECKSUM: u8 = 4;
+
 /// What a reader takes from one layer file at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -372,6 +376,9 @@ fn decode(stored: &[u8], len: usize, what: impl Fn() -> String) -> Result<Vec<u8
         Ok(size) if size == stored.len() => {}
         Ok(_) => return Err(fail("bytes behind the frame")),
         Err(code) => return Err(fail(get_error_name(code))),
+    }
+    if stored.get(DESCRIPTOR).is_none_or(|descriptor| descriptor & CHECKSUM == 0) {
+        return Err(fail("no checksum"));
     }
     if zstd_safe::get_frame_content_size(stored).ok().flatten() != Some(len as u64) {
         return Err(fail("another length than stated"));

@@ -7,6 +7,7 @@ mod artifacts;
 mod deltas;
 mod documents;
 mod native;
+mod store;
 mod streams;
 mod tars;
 mod xz;
@@ -38,6 +39,7 @@ fn main() -> Outcome {
         ("native_apply", native::deltas()?),
         ("native_entropy", native::streams()),
         ("native_members", native::members()),
+        ("store_layer", store::seeds()?),
     ] {
         let folder = corpus.join(target);
         std::fs::create_dir_all(&folder)?;
