@@ -146,10 +146,12 @@ fn campaign(count: u64) -> BTreeMap<&'static str, u64> {
         slow();
         let mut running =
             start(&mut field.place.command(&format!("coracle {}", field.line())), Input::Nothing).unwrap();
-        // Every third by time alone: what comes before the first byte and after the last one.
-        let (threshold, patience) = match round % 3 {
-            0 => (u64::MAX, Duration::from_micros(rng.below(whole.as_micros() as usize * 11 / 10) as u64)),
-            1 => (bytes, Duration::from_micros(rng.below(200_000) as u64)),
+        // By time alone, over all of it or its beginning; by bytes; and after the last byte.
+        let mut up_to = |most: u128| Duration::from_micros(rng.below(most as usize + 1) as u64);
+        let (threshold, patience) = match round % 4 {
+            0 => (u64::MAX, up_to(whole.as_micros() * 11 / 10)),
+            1 => (u64::MAX, up_to(whole.as_micros() / 4)),
+            2 => (bytes, up_to(200_000)),
             _ => (rng.below(bytes as usize) as u64, LIMIT),
         };
         let begin = Instant::now();
@@ -159,7 +161,7 @@ fn campaign(count: u64) -> BTreeMap<&'static str, u64> {
             }
             sleep(Duration::from_micros(300));
         }
-        if round % 3 == 1 {
+        if round % 4 == 2 {
             sleep(patience);
         }
         let _ = running.signal(Signal::KILL);
