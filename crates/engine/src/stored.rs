@@ -37,7 +37,7 @@ pub fn fsck(
     let mut checked = Checked { report, repaired: Vec::new(), after: None };
     let Some(like) = repair.filter(|_| !checked.report.damages.is_empty()) else { return Ok(checked) };
     let harmed: BTreeSet<&String> = checked.report.damages.iter().flat_map(|damage| &damage.refs).collect();
-    for held in store.refs()? {
+    for held in store.readable_refs()?.0 {
         if harmed.contains(&held.name.to_string()) {
             let result = again(&held, like, environment, context);
             if matches!(result, Err(Error::Cancelled)) {

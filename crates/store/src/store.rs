@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use coracle_codec::digest::Digest;
@@ -80,7 +81,16 @@ impl Store {
             Err(Error::NotAStore { .. }) => {}
             result => return result,
         }
-        fs::create_dir_all(path).map_err(Error::io("make", path))?;
+        if let Some(above) = path.parent() {
+            fs::create_dir_all(above).map_err(Error::io("make", above))?;
+        }
+        // Contents of images have lost their modes: they are not for everybody to read.
+        match fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("make", path)(error));
+            }
+            _ => {}
+        }
         let layout = Layout::new(path);
         // Somebody else may make it at the same time: whatever there is has to be part of a store.
         let folders = [layout.objects(), layout.layers(), layout.documents(), layout.refs()];
@@ -178,15 +188,29 @@ impl Store {
     /// # Errors
     /// A file below `refs` cannot be read or is none of a name.
     pub fn refs(&self) -> Result<Vec<Ref>, Error> {
-        let mut all = Vec::new();
+        let (all, damaged) = self.readable_refs()?;
+        match damaged.into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(all),
+        }
+    }
+
+    /// All names whose files can be read, and what is wrong with the others: one that is damaged need not keep anybody
+    /// from the rest.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub fn readable_refs(&self) -> Result<(Vec<Ref>, Vec<Error>), Error> {
+        let (mut all, mut damaged) = (Vec::new(), Vec::new());
         for path in refs::list(&self.layout)?.files {
             match refs::read_file(&self.layout, &path) {
                 // Removed meanwhile.
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                result => all.push(result?),
+                Ok(entry) => all.push(entry),
+                Err(error) => damaged.push(error),
             }
         }
-        Ok(all)
+        Ok((all, damaged))
     }
 
     /// What a name stands for; `None` if it is not here.

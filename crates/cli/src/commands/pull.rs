@@ -95,7 +95,7 @@ pub fn update(args: &Update) -> Result<(), Failure> {
     let cost = Cost::since(start);
     let failed = updated.iter().filter(|image| image.result.is_err()).count();
     if shared.json {
-        let images: Vec<Value> = updated.iter().map(|image| updated_json(image, args.dry_run)).collect();
+        let images: Vec<Value> = updated.iter().flat_map(|image| updated_json(image, args.dry_run)).collect();
         let out = json!({
             "kind": "update",
             "images": images,
@@ -112,7 +112,7 @@ pub fn update(args: &Update) -> Result<(), Failure> {
     }
     // What could not be updated decides the exit code; all have been told.
     match updated.into_iter().find_map(|image| image.result.err()) {
-        Some(error) => Err(Failure::from(error).already_told(failed)),
+        Some(error) => Err(Failure::from(error).already_told(failed).keep_stdout(true)),
         None => Ok(()),
     }
 }
@@ -225,19 +225,20 @@ fn pulled_json(pulled: &Pulled, dry_run: bool) -> Value {
     })
 }
 
-fn updated_json(image: &Updated, dry_run: bool) -> Value {
+fn updated_json(image: &Updated, dry_run: bool) -> Vec<Value> {
+    let before = image.before.map(|before| before.to_string());
     match &image.result {
-        Ok(pulled) => {
-            let mut out = pulled_json(pulled, dry_run);
-            out["before"] = json!(image.before.to_string());
-            out
+        Ok(all) => all
+            .iter()
+            .map(|pulled| {
+                let mut out = pulled_json(pulled, dry_run);
+                out["before"] = json!(before);
+                out
+            })
+            .collect(),
+        Err(error) => {
+            vec![json!({ "kind": "pull", "name": image.name, "before": before, "error": error.to_string() })]
         }
-        Err(error) => json!({
-            "kind": "pull",
-            "name": image.name,
-            "before": image.before.to_string(),
-            "error": error.to_string(),
-        }),
     }
 }
 
@@ -315,7 +316,7 @@ fn pulled_text(pulled: &Pulled, dry_run: bool) -> String {
 
 fn updated_text(image: &Updated, dry_run: bool) -> String {
     match &image.result {
-        Ok(pulled) => pulled_text(pulled, dry_run) + "\n",
+        Ok(all) => all.iter().map(|pulled| pulled_text(pulled, dry_run) + "\n").collect(),
         Err(error) => clean(&format!("{}: failed: {error}", image.name)) + "\n\n",
     }
 }

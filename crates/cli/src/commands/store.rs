@@ -50,7 +50,8 @@ fn tell(shared: &Shared, start: Instant, mut out: Value, text: &str) {
 
 fn images(args: &StoreImages) -> Result<(), Failure> {
     let start = Instant::now();
-    let refs = open(&args.place)?.refs().map_err(|error| Failure::from(Error::from(error)))?;
+    let refs = open(&args.place)?.readable_refs().map_err(|error| Failure::from(Error::from(error)))?;
+    let (refs, damaged) = refs;
     let rows: Vec<Vec<String>> = refs
         .iter()
         .map(|held| {
@@ -72,8 +73,15 @@ fn images(args: &StoreImages) -> Result<(), Failure> {
         ("pulled", Align::Left),
         ("", Align::Left),
     ];
-    let text = if rows.is_empty() { "the store is empty".to_owned() } else { render(&header, &rows) };
-    let out = json!({ "kind": "store-images", "images": refs.iter().map(ref_json).collect::<Vec<_>>() });
+    let mut text = if rows.is_empty() { "the store is empty\n".to_owned() } else { render(&header, &rows) };
+    for error in &damaged {
+        text += &format!("note: {error}\n");
+    }
+    let out = json!({
+        "kind": "store-images",
+        "images": refs.iter().map(ref_json).collect::<Vec<_>>(),
+        "damaged": damaged.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    });
     tell(&args.shared, start, out, &text);
     Ok(())
 }
@@ -106,8 +114,9 @@ fn remove(args: &StoreRm) -> Result<(), Failure> {
     let failed = |error| Failure::from(Error::from(error));
     // All or none: a typing mistake is told before anything is gone.
     for name in &args.names {
-        if store.reference(name).map_err(failed)?.is_none() {
-            let has = store.refs().map_err(failed)?;
+        // One that cannot be read can be removed.
+        if store.reference(name).is_ok_and(|held| held.is_none()) {
+            let has = store.readable_refs().map_err(failed)?.0;
             let has: Vec<String> = has.iter().map(|held| held.name.to_string()).collect();
             let reason = if has.is_empty() {
                 "the store is empty".to_owned()
@@ -242,7 +251,9 @@ fn checked_text(checked: &Checked) -> String {
         human(report.bytes)
     );
     for damage in &report.damages {
-        out += &format!("{}: {}\n", damage.part, damage.reason);
+        let part = damage.part.to_string();
+        let reason = damage.reason.strip_prefix(&format!("{part}: ")).unwrap_or(&damage.reason);
+        out += &format!("{part}: {reason}\n");
         for (layer, path) in damage.places.iter().take(3) {
             out += &format!("  is {} in layer {layer}\n", show(path));
         }
@@ -264,6 +275,7 @@ fn checked_text(checked: &Checked) -> String {
     } else if let Some(after) = &checked.after {
         out += &match after.damages.len() {
             0 => "nothing is damaged any more\n".to_owned(),
+            1 => "one thing is damaged still\n".to_owned(),
             left => format!("{left} things are damaged still\n"),
         };
     }

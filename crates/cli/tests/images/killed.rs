@@ -121,7 +121,12 @@ fn put(double: &Double, tag: &str, bundle: &Bundle) {
 fn campaign(count: u64) -> BTreeMap<&'static str, u64> {
     let field = Field::new();
     let slow = || {
-        field.server.faults().add("GET", "/", Fault::Slow(16 << 10, Duration::from_micros(1500)), usize::MAX)
+        let faults = field.server.faults();
+        // Lists come so slowly that planning is hit, too.
+        for list in ["/referrers/", "/manifests/_deltaindex"] {
+            faults.add("GET", list, Fault::Slow(48, Duration::from_millis(2)), usize::MAX);
+        }
+        faults.add("GET", "/", Fault::Slow(16 << 10, Duration::from_micros(1500)), usize::MAX);
     };
     field.reset();
     field.server.faults().forget();

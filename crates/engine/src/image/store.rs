@@ -108,7 +108,7 @@ pub(crate) fn find(store: &Store, name: &str, reference: &Reference) -> Result<R
     if let Some(held) = store.reference(reference)? {
         return Ok(held);
     }
-    let names: Vec<String> = store.refs()?.iter().map(|held| held.name.to_string()).collect();
+    let names: Vec<String> = store.readable_refs()?.0.iter().map(|held| held.name.to_string()).collect();
     let reason = if names.is_empty() {
         "the store is empty".to_owned()
     } else {

@@ -140,11 +140,16 @@ impl Job {
             Way::Have => 0,
             Way::Full => layer.blob.size.max(layer.tar.unwrap_or(0)),
             Way::Delta(at) => {
-                let content = self.deltas[*at].contents.iter().flatten();
-                content.map(|content| content.blob.size).max().unwrap_or(0)
+                let number = self.layers.iter().position(|other| other.diff_id == layer.diff_id);
+                let content = number.and_then(|number| self.deltas[*at].contents[number].as_ref());
+                content.map_or(0, |content| content.blob.size)
             }
         });
-        layers.fold(0, u64::saturating_add)
+        let on_the_way = self.used().map(|deltas| match &deltas.route {
+            Route::Made(job) => job.space(),
+            Route::Here(_) | Route::Import(_) => 0,
+        });
+        layers.chain(on_the_way).fold(0, u64::saturating_add)
     }
 }
 
@@ -277,13 +282,24 @@ impl<'a> Planner<'a> {
             .iter()
             .map(|deltas| Offer {
                 entry: match &deltas.route {
-                    Route::Here(_) | Route::Import(_) => 0,
+                    Route::Here(_) => 0,
+                    Route::Import(number) => self.import_price(&self.others[*number]),
                     Route::Made(job) => job.plan.cost.max(1),
                 },
                 steps: deltas.contents.iter().map(|content| content.as_ref().map(Content::step)).collect(),
             })
             .collect();
         job.plan = plan(&needs, &offers, &self.prices);
+    }
+
+    /// What it costs to bring the layers of another image into the store: nothing, unless a registry has to be asked.
+    fn import_price(&self, other: &Image) -> u64 {
+        if other.source.repository().is_none() {
+            return 0;
+        }
+        let layers = other.config.diff_ids().iter().zip(other.manifest.layers());
+        let missing = layers.filter(|(diff_id, _)| !self.store.has_layer(diff_id));
+        missing.map(|(_, layer)| layer.size.saturating_add(self.prices.request)).fold(0, u64::saturating_add)
     }
 
     /// Deltas whose source is here, or may be, and the others.
@@ -456,7 +472,7 @@ impl<'a> Planner<'a> {
 /// them that somebody wants.
 fn images_here(store: &Store, limits: &Limits) -> Result<HashMap<Digest, Base>, Error> {
     let mut here = HashMap::new();
-    for reference in store.refs()? {
+    for reference in store.readable_refs()?.0 {
         for image in &reference.images {
             let Ok(Some(config)) = config_here(store, &image.digest, limits) else { continue };
             if config.diff_ids().iter().all(|diff_id| store.has_layer(diff_id)) {

@@ -62,7 +62,10 @@ impl Work<'_> {
         let stop = if fall_back { &self.progress.stop } else { &own };
         in_parallel(&numbers, self.request.jobs.get(), stop, |&number| {
             let layer = self.layer(job, number, &opened, fall_back)?;
-            (self.events)(&Event::Layer(&layer));
+            // Images on the way are nobody's.
+            if fall_back {
+                (self.events)(&Event::Layer(&layer));
+            }
             made.lock().unwrap_or_else(PoisonError::into_inner).push((number, layer));
             Ok(())
         })?;

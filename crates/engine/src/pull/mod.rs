@@ -240,7 +240,8 @@ impl Pull<'_> {
         let stop = &self.progress.stop;
         let source = self.environment.source(&self.request.image, stop, self.context)?;
         let documents = self.documents(&source)?;
-        let held = self.store.reference(&name)?;
+        // One that is damaged is written anew.
+        let held = self.store.reference(&name).ok().flatten();
         let mut pulled = Pulled {
             name,
             root: documents.root.digest(),
@@ -351,7 +352,14 @@ impl Pull<'_> {
     fn is_whole(&self, held: &Ref, documents: &Documents) -> bool {
         held.root.digest == documents.root.digest()
             && held.images.iter().any(|image| image.digest == documents.manifest.digest())
-            && documents.config.diff_ids().iter().all(|diff_id| self.store.has_layer(diff_id))
+            && [documents.root.raw(), documents.manifest.raw(), documents.config.raw()]
+                .iter()
+                .all(|raw| self.store.document(&raw.digest()).is_ok_and(|document| document.is_some()))
+            && documents
+                .config
+                .diff_ids()
+                .iter()
+                .all(|diff_id| self.store.layer(diff_id).is_ok_and(|layer| layer.is_some()))
     }
 
     /// The other sources.

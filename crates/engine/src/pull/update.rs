@@ -1,20 +1,21 @@
 //! Pulling all tracked images again.
 
-use coracle_store::Store;
+use coracle_codec::digest::Digest;
+use coracle_store::{Ref, Store};
 
 use super::{Event, Pulled, Request, run};
 use crate::image::{Environment, ImageName};
 use crate::{Context, Error};
 
-/// What became of one image.
+/// What became of one name.
 #[derive(Debug)]
 pub struct Updated {
-    /// Its name in the store.
+    /// Its name in the store; of an entry that cannot be read, the entry.
     pub name: String,
-    /// What it was before.
-    pub before: coracle_codec::digest::Digest,
-    /// What came of it.
-    pub result: Result<Pulled, Error>,
+    /// What it was before; `None` if that cannot be read.
+    pub before: Option<Digest>,
+    /// What came of it: one image for each platform that was there.
+    pub result: Result<Vec<Pulled>, Error>,
 }
 
 /// Pulls each tracked image of the store as `like` says. An image that fails does not keep the others from being
@@ -28,30 +29,47 @@ pub fn update(
     context: &Context<'_>,
     events: &(dyn Fn(&str, &Event<'_>) + Sync),
 ) -> Result<Vec<Updated>, Error> {
-    let store = Store::open_or_create(&environment.store, coracle_store::Options::default())?;
-    let mut all = Vec::new();
-    for held in store.refs()? {
-        if !held.tracked {
-            continue;
-        }
+    if !environment.store.exists() {
+        return Ok(Vec::new());
+    }
+    let (names, damaged) = Store::open(&environment.store)?.readable_refs()?;
+    let mut all: Vec<Updated> = damaged
+        .into_iter()
+        .map(|error| {
+            let name = match &error {
+                coracle_store::Error::Ref { path, .. } => path.display().to_string(),
+                _ => "an entry of the store".to_owned(),
+            };
+            Updated { name, before: None, result: Err(error.into()) }
+        })
+        .collect();
+    for held in names.into_iter().filter(|held| held.tracked) {
         let name = held.name.to_string();
-        let pull = |image: ImageName| {
-            let platforms: Vec<_> = held.images.iter().map(|image| image.platform.clone()).collect();
-            let mut last = None;
-            // Each platform that is here; nearly always one.
-            for platform in platforms {
-                let platform = platform.or_else(|| like.platform.clone());
-                let request =
-                    Request { image: image.clone(), name: Some(held.name.clone()), platform, ..like.clone() };
-                last = Some(run(&request, environment, context, &|event| events(&name, event))?);
-            }
-            last.ok_or_else(|| Error::BadImage { image: name.clone(), reason: "it holds no image".into() })
-        };
-        let result = held.source.parse().and_then(pull);
+        let tell = |event: &Event<'_>| events(&name, event);
+        let result = one(&held, like, environment, context, &tell);
         if matches!(result, Err(Error::Cancelled)) {
             return Err(Error::Cancelled);
         }
-        all.push(Updated { name, before: held.root.digest, result });
+        all.push(Updated { before: Some(held.root.digest), result, name });
     }
     Ok(all)
+}
+
+/// Pulls what a name led to, for each platform that is here; nearly always one.
+fn one(
+    held: &Ref,
+    like: &Request,
+    environment: &Environment,
+    context: &Context<'_>,
+    events: &(dyn Fn(&Event<'_>) + Sync),
+) -> Result<Vec<Pulled>, Error> {
+    let image: ImageName = held.source.parse()?;
+    let mut pulled = Vec::new();
+    for entry in &held.images {
+        let platform = entry.platform.clone().or_else(|| like.platform.clone());
+        let request =
+            Request { image: image.clone(), name: Some(held.name.clone()), platform, ..like.clone() };
+        pulled.push(run(&request, environment, context, events)?);
+    }
+    Ok(pulled)
 }

@@ -289,3 +289,35 @@ fn too_little_room_is_told_before_anything_is_fetched() {
     let (failed, _) = pull_as(&site, &Request { ..request(&site, "docker://{double}/app:huge") });
     assert!(matches!(failed, Err(Error::NoSpace { .. })), "{failed:?}");
 }
+
+#[test]
+fn damaged_documents_and_names_are_mended() {
+    let site = Site::new();
+    let (old, new) = published(&site, &[Dialect::Coracle]);
+    let pulled = pull(&site, OLD).unwrap();
+    for digest in [pulled.config, pulled.digest] {
+        let path = site.path("store/documents").join(digest.hex());
+        std::fs::write(&path, b"{}").unwrap();
+        // A plain pull mends it; so does the check.
+        assert!(!pull(&site, OLD).unwrap().up_to_date);
+        check(&site, &pulled, &old);
+        std::fs::write(&path, b"{}").unwrap();
+        let options = coracle_store::FsckOptions::new(std::num::NonZeroUsize::MIN);
+        let context =
+            coracle_engine::Context { observer: &coracle_codec::observe::Quiet, temp_dir: site.path("tmp") };
+        let like = request(&site, OLD);
+        let checked =
+            coracle_engine::stored::fsck(&options, Some(&like), &site.environment(), &context).unwrap();
+        assert_eq!(checked.after.unwrap().damages, [], "{:?}", checked.repaired);
+    }
+    // The file of another name that cannot be read is nobody's obstacle.
+    let other = site.path("store/refs/localhost/other");
+    std::fs::create_dir_all(&other).unwrap();
+    std::fs::write(other.join(":1"), b"{").unwrap();
+    let pulled = pull(&site, NEW).unwrap();
+    assert_eq!(from(&pulled)[1], From::Delta(Payload::Native));
+    assert_eq!(pulled.root.to_string(), new.digest());
+    assert!(store(&site).refs().is_err());
+    assert!(store(&site).remove_ref(&"localhost/other:1".parse().unwrap()).unwrap());
+    check(&site, &pulled, &new);
+}

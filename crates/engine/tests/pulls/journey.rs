@@ -171,5 +171,7 @@ fn of_an_index_the_image_for_the_platform() {
     let updated =
         coracle_engine::pull::update::update(&like, &site.environment(), &context, &|_, _| {}).unwrap();
     assert_eq!(updated.len(), 2);
-    assert!(updated.iter().all(|image| image.result.as_ref().unwrap().up_to_date));
+    let results: Vec<_> = updated.iter().flat_map(|image| image.result.as_ref().unwrap()).collect();
+    assert_eq!(results.len(), 3, "two platforms of one");
+    assert!(results.iter().all(|pulled| pulled.up_to_date));
 }
