@@ -22,6 +22,7 @@ pub mod deflate;
 pub mod encode;
 pub mod entropy;
 mod error;
+pub(crate) mod exec;
 mod explain;
 mod framing;
 mod items;

@@ -33,11 +33,13 @@ pub enum StreamId {
     Binary = 9,
     /// Literals that are compressed already.
     Dense = 10,
+    /// References of executables.
+    References = 11,
 }
 
 impl StreamId {
     /// All streams, in the order of their numbers.
-    pub const ALL: [StreamId; 11] = [
+    pub const ALL: [StreamId; 12] = [
         StreamId::Plan,
         StreamId::Headers,
         StreamId::Names,
@@ -49,6 +51,7 @@ impl StreamId {
         StreamId::Text,
         StreamId::Binary,
         StreamId::Dense,
+        StreamId::References,
     ];
 
     /// The name of the format page.
@@ -65,6 +68,7 @@ impl StreamId {
             StreamId::Text => "text",
             StreamId::Binary => "binary",
             StreamId::Dense => "dense",
+            StreamId::References => "references",
         }
     }
 

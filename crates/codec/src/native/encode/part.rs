@@ -10,6 +10,9 @@ use crate::matching::Finder;
 use crate::matching::approx::{self, Match, Prices, Search};
 use crate::matching::block::BlockFinder;
 use crate::matching::suffix::SuffixFinder;
+use super::program::Task;
+use crate::native::entropy::{self, Method};
+use crate::native::exec::Machine;
 use crate::native::items;
 use crate::native::numbers::{put, put_signed};
 use crate::native::packed::{self, Encoder, ExpandError, Format, Stream};
@@ -32,6 +35,8 @@ const MAX_EXPANDED: usize = 32 << 20;
 const MAX_QUICK: usize = 4 << 20;
 /// From this effort on streams of xz and zstd are expanded.
 const SLOW_FORMATS: u8 = 3;
+/// From this effort on programs are coded as such.
+const PROGRAMS: u8 = 2;
 /// Memory that the encoder of a stream may take (section 4.3): an xz dictionary of 16 MiB, a zstd window of 4 MiB in
 /// multithreaded mode.
 const MAX_ENCODER: u64 = 208 << 20;
@@ -88,18 +93,34 @@ pub(super) struct Part {
     pub rebuilt: Vec<Rebuilt>,
     pub corrections: u64,
     pub streams: Streams,
+    /// What makes it a program, if it is one.
+    pub program: Option<ProgramPart>,
+}
+
+/// What a part that is a program has besides.
+#[derive(Debug, Clone)]
+pub(super) struct ProgramPart {
+    pub machine: Machine,
+    pub transform: u64,
+    /// Which of the views are programs.
+    pub views: Vec<bool>,
+    /// Bytes of the stream of references.
+    pub references: u64,
+    /// Bytes of memory for predicting, all views that are programs included.
+    pub memory: u64,
 }
 
 impl Part {
     /// Bytes of memory that a reader needs for it.
     pub(super) fn memory(&self) -> u64 {
-        let (mut views, mut working) = (0, 0);
-        for view in &self.views {
+        let (mut views, mut working) = (self.program.as_ref().map_or(0, |p| p.memory), 0);
+        for (i, view) in self.views.iter().enumerate() {
+            let is_program = self.program.as_ref().is_some_and(|p| p.views[i]);
             match view.kind {
                 ViewKind::Whole | ViewKind::Range { .. } => {}
-                ViewKind::Inflated { len, .. } => views += len,
+                ViewKind::Inflated { len, .. } => views += if is_program { 0 } else { len },
                 ViewKind::Expanded { stream, len, .. } => {
-                    views += len;
+                    views += if is_program { 0 } else { len };
                     working = working.max(packed::expanding(stream, len));
                 }
             }
@@ -126,8 +147,8 @@ pub(super) struct Coder<'a> {
 }
 
 /// New bytes with some streams replaced by their content.
-struct Expanded {
-    text: Vec<u8>,
+pub(super) struct Expanded {
+    pub text: Vec<u8>,
     streams: Vec<Unpacked>,
     other: u64,
 }
@@ -144,10 +165,10 @@ struct Unpacked {
 
 /// Old text: views and their bytes, one behind the other.
 #[derive(Default)]
-struct OldText {
-    bytes: Vec<u8>,
-    views: Vec<View>,
-    ends: Vec<usize>,
+pub(super) struct OldText {
+    pub bytes: Vec<u8>,
+    pub views: Vec<View>,
+    pub ends: Vec<usize>,
 }
 
 impl OldText {
@@ -189,8 +210,12 @@ impl<'a> Coder<'a> {
             let expanded = if whole { self.expand(piece, &segments) } else { plain(piece) };
             coded.other_streams += expanded.other;
             let old = self.old_text(&expanded, &segments)?;
-            let matches = self.matches(&expanded.text, &old);
-            coded.parts.extend(self.parts(&expanded, &old, &matches));
+            let matches = self.matches(&expanded.text, &old.bytes, &old);
+            let parts = self.parts(&expanded, &old, &matches);
+            match self.program(&expanded, &old).filter(|p| whole && estimate([p]) < estimate(&parts)) {
+                Some(program) => coded.parts.push(program),
+                None => coded.parts.extend(parts),
+            }
             at += len;
         }
         Ok(coded)
@@ -308,16 +333,57 @@ impl<'a> Coder<'a> {
         Ok(text)
     }
 
-    fn matches(&self, new: &[u8], old: &OldText) -> Vec<Match> {
-        if old.bytes.is_empty() {
+    /// Codes a program from old ones.
+    fn program(&self, new: &Expanded, old: &OldText) -> Option<Part> {
+        if !self.options.parts.programs || self.options.effort.number() < PROGRAMS {
+            return None;
+        }
+        let task = Task::new(new, old)?;
+        let matches = task.matches(|new, text| self.matches(new, text, old));
+        let used = used_views(old, &matches);
+        let coded = task.code(matches, &used);
+        let (rebuilt, len) = rebuilt(new, 0..new.text.len(), &new.streams);
+        let views: Vec<usize> = (0..used.len()).filter(|&i| used[i].is_some()).collect();
+        let mut streams = coded.streams;
+        let class = self.classify(&mut streams);
+        let program = ProgramPart {
+            machine: task.machine(),
+            transform: task.transform(),
+            views: views.iter().map(|&i| task.is_program(i)).collect(),
+            references: coded.references,
+            memory: task.memory(coded.matches.len(), &used),
+        };
+        Some(Part {
+            len,
+            class,
+            views: views.iter().map(|&i| old.views[i]).collect(),
+            rebuilt,
+            corrections: coded.corrections,
+            streams,
+            program: Some(program),
+        })
+    }
+
+    /// Moves literals to the stream of their class.
+    fn classify(&self, streams: &mut Streams) -> u64 {
+        let literals = std::mem::take(streams.get(StreamId::Binary));
+        let class = if self.options.parts.classes { class(&literals) } else { items::BINARY };
+        let id = StreamId::of_class(class).unwrap_or(StreamId::Binary);
+        *streams.get(id) = literals;
+        class
+    }
+
+    /// Matches `new` with `text`, which consists of the views of `old`.
+    fn matches(&self, new: &[u8], text: &[u8], old: &OldText) -> Vec<Match> {
+        if text.is_empty() {
             return Vec::new();
         }
         let (sorting, hashing);
         let finder: &dyn Finder = if self.options.effort.number() > 1 {
-            sorting = SuffixFinder::new(&old.bytes);
+            sorting = SuffixFinder::new(text);
             &sorting
         } else {
-            hashing = BlockFinder::new(&old.bytes, 32);
+            hashing = BlockFinder::new(text, 32);
             &hashing
         };
         let parts: Vec<approx::Part> = old
@@ -334,7 +400,7 @@ impl<'a> Coder<'a> {
         let search = Search { stride: 1, prices: Prices::default(), literal: &literal };
         let mut matches = approx::matches(finder, &parts, new, search);
         matches.retain(|m| {
-            let (a, b) = (&new[m.new..m.new + m.len], &old.bytes[m.old..m.old + m.len]);
+            let (a, b) = (&new[m.new..m.new + m.len], &text[m.old..m.old + m.len]);
             a.iter().zip(b).filter(|(a, b)| a == b).count() >= MIN_AGREEING
         });
         matches
@@ -390,15 +456,7 @@ impl<'a> Coder<'a> {
         old: &OldText,
         matches: &[Match],
     ) -> Part {
-        let mut rebuilt = Vec::new();
-        let (mut at, mut len) = (range.start, 0);
-        for s in &new.streams[streams] {
-            let before = (s.at - at) as u64;
-            rebuilt.push(Rebuilt { before, encoder: s.encoder, stream: s.stream, content: s.content as u64 });
-            len += before + s.stream;
-            at = s.at + s.content;
-        }
-        len += (range.end - at) as u64;
+        let (rebuilt, len) = rebuilt(new, range.clone(), &new.streams[streams]);
         let from = matches.partition_point(|m| m.new + m.len <= range.start);
         let matches: Vec<Match> = matches[from..]
             .iter()
@@ -412,13 +470,33 @@ impl<'a> Coder<'a> {
         let used = used_views(old, &matches);
         let mut out = Streams::default();
         let corrections = operations(&new.text, range, old, &used, &matches, &mut out);
-        let literals = std::mem::take(out.get(StreamId::Binary));
-        let class = if self.options.parts.classes { class(&literals) } else { items::BINARY };
-        let id = StreamId::of_class(class).unwrap_or(StreamId::Binary);
-        *out.get(id) = literals;
+        let class = self.classify(&mut out);
         let views = old.views.iter().zip(&used).filter(|(_, used)| used.is_some()).map(|(v, _)| *v).collect();
-        Part { len, class, views, rebuilt, corrections, streams: out }
+        Part { len, class, views, rebuilt, corrections, streams: out, program: None }
     }
+}
+
+/// How `streams`, which lie in a range of a text, are rebuilt, and how many bytes of the target the range makes.
+fn rebuilt(new: &Expanded, range: Range<usize>, streams: &[Unpacked]) -> (Vec<Rebuilt>, u64) {
+    let mut rebuilt = Vec::new();
+    let (mut at, mut len) = (range.start, 0);
+    for s in streams {
+        let before = (s.at - at) as u64;
+        rebuilt.push(Rebuilt { before, encoder: s.encoder, stream: s.stream, content: s.content as u64 });
+        len += before + s.stream;
+        at = s.at + s.content;
+    }
+    debug_assert!(range.end <= new.text.len());
+    (rebuilt, len + (range.end - at) as u64)
+}
+
+/// Bytes that parts take in a delta, roughly.
+fn estimate<'p>(parts: impl IntoIterator<Item = &'p Part>) -> usize {
+    let squeezed = |part: &Part, id| entropy::encode(Method::Zstd, part.streams.bytes(id), 6).len();
+    let of = |part: &Part| -> usize {
+        StreamId::ALL.into_iter().filter(|&id| !part.streams.bytes(id).is_empty()).map(|id| squeezed(part, id)).sum()
+    };
+    parts.into_iter().map(of).sum()
 }
 
 fn plain(text: Vec<u8>) -> Expanded {
