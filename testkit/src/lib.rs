@@ -29,6 +29,7 @@ pub mod native;
 pub mod oci;
 pub mod oracle;
 pub mod pair;
+pub mod program;
 pub mod registry;
 pub mod service;
 pub mod tar_builder;

@@ -11,8 +11,8 @@ pub use base::Sources;
 use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 
-use super::exec::Machine;
 use super::container::{Head, read_block, skip_sections};
+use super::exec::Machine;
 use super::streams::{self, StreamId, StreamSize};
 use super::{Error, Limits, packed};
 use crate::digest::{Digest, Hashing};

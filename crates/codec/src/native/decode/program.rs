@@ -58,7 +58,13 @@ impl<'p, 's> Programs<'p, 's> {
     }
 
     /// Makes the next bytes of a copy from byte `old` of a program on, of which `left` bytes are left.
-    pub(super) fn make(&mut self, number: usize, old: u64, left: u64, out: &mut Vec<u8>) -> Result<(), Error> {
+    pub(super) fn make(
+        &mut self,
+        number: usize,
+        old: u64,
+        left: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         let program = &self.olds[number];
         let (index, done) = &mut self.next[number];
         let lost = || Error::Contradiction("a copy across the border of two views");

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::candidates::{Candidates, text_budget};
+use super::candidates::{Candidates, program_budget, text_budget};
+use super::program::Task;
 use super::scan::{NewMember, Source};
 use super::{DiffError, Options};
 use crate::delta::likeness::Segment;
@@ -10,7 +11,6 @@ use crate::matching::Finder;
 use crate::matching::approx::{self, Match, Prices, Search};
 use crate::matching::block::BlockFinder;
 use crate::matching::suffix::SuffixFinder;
-use super::program::Task;
 use crate::native::entropy::{self, Method};
 use crate::native::exec::Machine;
 use crate::native::items;
@@ -37,6 +37,8 @@ const MAX_QUICK: usize = 4 << 20;
 const SLOW_FORMATS: u8 = 3;
 /// From this effort on programs are coded as such.
 const PROGRAMS: u8 = 2;
+/// Programs up to this size are matched as bytes as well.
+const TWICE: usize = 1 << 20;
 /// Memory that the encoder of a stream may take (section 4.3): an xz dictionary of 16 MiB, a zstd window of 4 MiB in
 /// multithreaded mode.
 const MAX_ENCODER: u64 = 208 << 20;
@@ -130,6 +132,12 @@ impl Part {
     }
 }
 
+/// A new text coded as a program, and the matches that it was coded with.
+struct Program {
+    part: Part,
+    matches: Vec<Match>,
+}
+
 /// The parts of one member.
 #[derive(Default)]
 pub(super) struct Coded {
@@ -195,7 +203,11 @@ impl<'a> Coder<'a> {
 
     /// Codes the content of a member.
     pub(super) fn code(&self, member: &NewMember) -> Result<Coded, DiffError> {
-        let step = text_budget(self.options) / 2;
+        if let Some(coded) = self.whole_program(member)? {
+            return Ok(coded);
+        }
+        let budget = text_budget(self.options);
+        let step = budget / 2;
         let mut coded = Coded::default();
         let mut at = 0;
         while at < member.content_len {
@@ -203,22 +215,50 @@ impl<'a> Coder<'a> {
                 return Err(DiffError::Cancelled);
             }
             let len = (member.content_len - at).min(step);
-            let piece = Section::new(self.new, member.framing.end + at, len).to_vec();
-            let piece = piece.map_err(DiffError::Read)?;
-            let segments = self.candidates.text(member, at, &piece);
+            let piece = self.content(member, at, len)?;
+            let segments = self.candidates.text(member, at, &piece, budget);
             let whole = len == member.content_len;
             let expanded = if whole { self.expand(piece, &segments) } else { plain(piece) };
             coded.other_streams += expanded.other;
-            let old = self.old_text(&expanded, &segments)?;
-            let matches = self.matches(&expanded.text, &old.bytes, &old);
-            let parts = self.parts(&expanded, &old, &matches);
-            match self.program(&expanded, &old).filter(|p| whole && estimate([p]) < estimate(&parts)) {
-                Some(program) => coded.parts.push(program),
-                None => coded.parts.extend(parts),
-            }
+            let old = self.old_text(&expanded, &segments, budget)?;
+            let program = if whole { self.program(&expanded, &old) } else { None };
+            coded.parts.extend(self.cheapest(&expanded, &old, program));
             at += len;
         }
         Ok(coded)
+    }
+
+    fn content(&self, member: &NewMember, at: u64, len: u64) -> Result<Vec<u8>, DiffError> {
+        Section::new(self.new, member.framing.end + at, len).to_vec().map_err(DiffError::Read)
+    }
+
+    /// Codes a member that is a program too large to be cut; `None` if it is nothing of the kind.
+    fn whole_program(&self, member: &NewMember) -> Result<Option<Coded>, DiffError> {
+        let (len, budget) = (member.content_len, program_budget(self.options));
+        let small = len <= text_budget(self.options) / 2;
+        let start = self.content(member, 0, len.min(64))?;
+        if small || len > budget || !self.codes_programs() || Machine::of(&start).is_none() {
+            return Ok(None);
+        }
+        let new = plain(self.content(member, 0, len)?);
+        let segments = self.candidates.text(member, 0, &new.text, budget);
+        let old = self.old_text(&new, &segments, budget)?;
+        let Some(program) = self.program(&new, &old) else { return Ok(None) };
+        Ok(Some(Coded { parts: self.cheapest(&new, &old, Some(program)), other_streams: 0 }))
+    }
+
+    /// The parts that make a new text: a program if it was coded as one and that is cheaper.
+    fn cheapest(&self, new: &Expanded, old: &OldText, program: Option<Program>) -> Vec<Part> {
+        let Some(program) = program else {
+            return self.parts(new, old, &self.matches(&new.text, &old.bytes, old));
+        };
+        // What costs much to match is not matched once more: as bytes, the same matches are a fair guess.
+        let parts = if new.text.len() <= TWICE {
+            self.parts(new, old, &self.matches(&new.text, &old.bytes, old))
+        } else {
+            self.parts(new, old, &program.matches)
+        };
+        if estimate([&program.part]) < estimate(&parts) { vec![program.part] } else { parts }
     }
 
     /// Expands the streams that a known encoder makes and that no old file holds as they are.
@@ -286,9 +326,8 @@ impl<'a> Coder<'a> {
     }
 
     /// Joins what may help: old runs as they are, and old streams inflated.
-    fn old_text(&self, new: &Expanded, segments: &[Segment]) -> Result<OldText, DiffError> {
+    fn old_text(&self, new: &Expanded, segments: &[Segment], mut room: u64) -> Result<OldText, DiffError> {
         let mut text = OldText::default();
-        let mut room = text_budget(self.options);
         let gzip = new.streams.iter().any(|s| s.name.is_empty());
         for s in segments {
             let file = self.old_file(s.file);
@@ -333,9 +372,13 @@ impl<'a> Coder<'a> {
         Ok(text)
     }
 
+    fn codes_programs(&self) -> bool {
+        self.options.parts.programs && self.options.effort.number() >= PROGRAMS
+    }
+
     /// Codes a program from old ones.
-    fn program(&self, new: &Expanded, old: &OldText) -> Option<Part> {
-        if !self.options.parts.programs || self.options.effort.number() < PROGRAMS {
+    fn program(&self, new: &Expanded, old: &OldText) -> Option<Program> {
+        if !self.codes_programs() {
             return None;
         }
         let task = Task::new(new, old)?;
@@ -353,7 +396,7 @@ impl<'a> Coder<'a> {
             references: coded.references,
             memory: task.memory(coded.matches.len(), &used),
         };
-        Some(Part {
+        let part = Part {
             len,
             class,
             views: views.iter().map(|&i| old.views[i]).collect(),
@@ -361,7 +404,8 @@ impl<'a> Coder<'a> {
             corrections: coded.corrections,
             streams,
             program: Some(program),
-        })
+        };
+        Some(Program { part, matches: coded.matches })
     }
 
     /// Moves literals to the stream of their class.
@@ -494,7 +538,11 @@ fn rebuilt(new: &Expanded, range: Range<usize>, streams: &[Unpacked]) -> (Vec<Re
 fn estimate<'p>(parts: impl IntoIterator<Item = &'p Part>) -> usize {
     let squeezed = |part: &Part, id| entropy::encode(Method::Zstd, part.streams.bytes(id), 6).len();
     let of = |part: &Part| -> usize {
-        StreamId::ALL.into_iter().filter(|&id| !part.streams.bytes(id).is_empty()).map(|id| squeezed(part, id)).sum()
+        StreamId::ALL
+            .into_iter()
+            .filter(|&id| !part.streams.bytes(id).is_empty())
+            .map(|id| squeezed(part, id))
+            .sum()
     };
     parts.into_iter().map(of).sum()
 }

@@ -5,7 +5,7 @@
 //! first pass matches with all references blanked. It tells where old addresses went; so the second pass puts in place of
 //! each reference a mark for its target, the same for an old target and the new one that it became.
 
-use super::part::{Expanded, OldText, Part, ViewKind};
+use super::part::{Expanded, OldText, ViewKind};
 use crate::matching::approx::Match;
 use crate::native::exec::coding::Writer;
 use crate::native::exec::elf::{HEAD, Layout};
@@ -57,7 +57,12 @@ impl<'t> Task<'t> {
             let start = if number == 0 { 0 } else { old.ends[number - 1] };
             let bytes = &old.bytes[start..old.ends[number]];
             if !matches!(view.kind, ViewKind::Range { .. }) && Machine::of(bytes) == Some(machine) {
-                views.push(View { number, start, end: old.ends[number], program: Program::read(bytes, machine) });
+                views.push(View {
+                    number,
+                    start,
+                    end: old.ends[number],
+                    program: Program::read(bytes, machine),
+                });
             }
         }
         if views.is_empty() {
@@ -107,7 +112,8 @@ impl<'t> Task<'t> {
     pub(super) fn code(&self, matches: Vec<Match>, used: &[Option<usize>]) -> Coded {
         let mut out = Streams::default();
         let olds = self.olds(&matches);
-        let bytes = self.views.iter().filter(|v| used[v.number].is_some()).map(|v| (v.end - v.start) as u64).sum();
+        let bytes =
+            self.views.iter().filter(|v| used[v.number].is_some()).map(|v| (v.end - v.start) as u64).sum();
         let mut predictor = Predictor::new(self.after.clone(), bytes);
         let mut writer = Writer::new();
         let mut next = vec![0; olds.len()];

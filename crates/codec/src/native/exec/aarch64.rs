@@ -23,7 +23,10 @@ pub(crate) fn field(word: u32) -> Option<Field> {
     if word & 0x7c00_0000 == 0x1400_0000 {
         return Some(Field::Far);
     }
-    if word & 0xff00_0010 == 0x5400_0000 || word & 0x7e00_0000 == 0x3400_0000 || word & 0x3b00_0000 == 0x1800_0000 {
+    if word & 0xff00_0010 == 0x5400_0000
+        || word & 0x7e00_0000 == 0x3400_0000
+        || word & 0x3b00_0000 == 0x1800_0000
+    {
         return Some(Field::Near);
     }
     if word & 0x7e00_0000 == 0x3600_0000 {

@@ -1,7 +1,9 @@
 //! The stream of references: decisions of one bit, each predicted by what is known of the reference
 //! (`docs/formats/native-delta.md`, section 9.9).
 
-use crate::native::entropy::logistic::{FRESH, WEIGHT, adapt, dot, rates, squash, stretch, stretch_table, train};
+use crate::native::entropy::logistic::{
+    FRESH, WEIGHT, adapt, dot, rates, squash, stretch, stretch_table, train,
+};
 
 /// Either side of the arithmetic coder (section 7.4.5).
 pub(crate) trait Coder {

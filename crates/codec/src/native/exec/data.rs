@@ -80,7 +80,7 @@ impl Found<'_> {
         let (Some(frames), Some(count)) = (u32_at(self.file, place + 4), u32_at(self.file, place + 8)) else {
             return;
         };
-        let frames = (address + 4).wrapping_add_signed(i64::from(frames as i32));
+        let frames = address.wrapping_add(4).wrapping_add_signed(i64::from(frames as i32));
         self.push(place + 4, Kind::Here, 0);
         let number = self.base(address);
         let entries = place + 12..self.file.len().min((place + 12).saturating_add(8 * count as usize));
@@ -95,8 +95,7 @@ impl Found<'_> {
 
     /// The records of `.eh_frame`.
     fn frames(&mut self, section: &Section) {
-        let start = section.offset as usize;
-        let end = start + section.bytes(self.file).len();
+        let Some((start, end)) = section.range(self.file) else { return };
         let mut cies: Vec<Cie> = Vec::new();
         let mut at = start;
         while at + 8 <= end {
@@ -239,7 +238,7 @@ impl Found<'_> {
         let Some(target) = all.get(usize::from(number)).filter(|_| is_section && number != 0) else { return };
         // Distances from the end of a field of four bytes.
         let behind = machine == Machine::X86_64 && matches!(kind, 2 | 4);
-        let base = self.base(target.offset + if behind { 4 } else { 0 });
+        let base = self.base(target.offset.wrapping_add(if behind { 4 } else { 0 }));
         self.push(at, Kind::WideFrom, base);
     }
 
@@ -254,7 +253,8 @@ impl Found<'_> {
                 let base = self.base(names);
                 self.push(at, Kind::From, base);
             }
-            let (number, value) = (u16_at(self.file, at + 6).unwrap_or(0), u64_at(self.file, at + 8).unwrap_or(0));
+            let (number, value) =
+                (u16_at(self.file, at + 6).unwrap_or(0), u64_at(self.file, at + 8).unwrap_or(0));
             if number == 0 || number >= 0xff00 {
                 continue;
             }
@@ -285,9 +285,9 @@ impl Found<'_> {
 
     /// 9.3.5: words that are addresses.
     fn pointers(&mut self, section: &Section) {
-        let start = section.offset as usize;
-        let end = start + section.bytes(self.file).len();
-        let first = start + self.address(start).next_multiple_of(8).wrapping_sub(self.address(start)) as usize;
+        let Some((start, end)) = section.range(self.file) else { return };
+        let first =
+            start + self.address(start).next_multiple_of(8).wrapping_sub(self.address(start)) as usize;
         for at in (first..end.saturating_sub(7)).step_by(8) {
             let value = u64_at(self.file, at).unwrap_or(0);
             if value != 0 && self.is_loaded(value) {

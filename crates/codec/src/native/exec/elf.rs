@@ -149,7 +149,8 @@ impl Layout {
             }
             let fits = |start: u64, len: u64| start.checked_add(len).is_some_and(|end| end < MAX_ADDRESS);
             let after = segments.last().is_none_or(|before| {
-                segment.offset >= before.offset + before.len && segment.address >= before.address + before.memory
+                segment.offset >= before.offset + before.len
+                    && segment.address >= before.address + before.memory
             });
             if !fits(segment.offset, segment.len)
                 || !fits(segment.address, segment.memory)
@@ -166,7 +167,10 @@ impl Layout {
     /// The address of a place in the file.
     pub(crate) fn address(&self, place: u64) -> u64 {
         let holds = |s: &&Segment| place >= s.offset && place - s.offset < s.len;
-        self.segments.iter().find(holds).map_or(UNLOADED + place, |s| place - s.offset + s.address)
+        self.segments
+            .iter()
+            .find(holds)
+            .map_or(UNLOADED.wrapping_add(place), |s| place - s.offset + s.address)
     }
 
     /// The place in the file of an address; `None` if it is not in the file.
@@ -232,13 +236,15 @@ pub(crate) fn table(file: &[u8]) -> Option<usize> {
 }
 
 impl Section {
+    /// Where its bytes start and end, if it has any and they lie in the file.
+    pub(crate) fn range(&self, file: &[u8]) -> Option<(usize, usize)> {
+        let start = usize::try_from(self.offset).ok()?;
+        let end = start.checked_add(usize::try_from(self.len).ok()?)?;
+        (self.kind != NOBITS && end <= file.len() && start < end).then_some((start, end))
+    }
+
     /// Its bytes; empty if they do not lie in the file.
     pub(crate) fn bytes<'f>(&self, file: &'f [u8]) -> &'f [u8] {
-        let range = || {
-            let start = usize::try_from(self.offset).ok()?;
-            let end = start.checked_add(usize::try_from(self.len).ok()?)?;
-            file.get(start..end)
-        };
-        if self.kind == NOBITS { &[] } else { range().unwrap_or(&[]) }
+        self.range(file).map_or(&[], |(start, end)| &file[start..end])
     }
 }

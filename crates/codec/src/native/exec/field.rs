@@ -196,7 +196,9 @@ pub(crate) fn decode(kind: Kind, extra: u32, value: u64, here: u64, base: u64, n
     let distance = |from: u64| from.wrapping_add_signed(signed(value, 32));
     let words = |bits: u32| here.wrapping_add_signed(signed(value, bits) * 4);
     match kind {
-        Kind::Call | Kind::Jump | Kind::Branch | Kind::Relative => distance(here.wrapping_add(4 + u64::from(extra))),
+        Kind::Call | Kind::Jump | Kind::Branch | Kind::Relative => {
+            distance(here.wrapping_add(4 + u64::from(extra)))
+        }
         Kind::Absolute | Kind::Word | Kind::Place => value,
         Kind::Here => distance(here),
         Kind::From => distance(base),
@@ -258,7 +260,9 @@ impl Program {
             Kind::Page if extra > 0 => {
                 let other = u32_at(file, place + 4 * extra as usize).unwrap_or(0);
                 let scale = super::aarch64::scale(other);
-                Kind::Page.target(load(kind, bytes) as u32, here) .wrapping_add(u64::from(other >> 10 & 0xfff) << scale)
+                Kind::Page
+                    .target(load(kind, bytes) as u32, here)
+                    .wrapping_add(u64::from(other >> 10 & 0xfff) << scale)
             }
             Kind::Low => {
                 let words = (extra & 0xff) as usize;

@@ -51,7 +51,9 @@ impl Map {
         let mut next = order.iter().copied().peekable();
         let mut at = 0;
         loop {
-            while let Some(&i) = next.peek().filter(|&&i| open.is_empty() || pieces[i as usize].old_address <= at) {
+            while let Some(&i) =
+                next.peek().filter(|&&i| open.is_empty() || pieces[i as usize].old_address <= at)
+            {
                 at = at.max(pieces[i as usize].old_address);
                 open.push((pieces[i as usize].len, std::cmp::Reverse(i)));
                 next.next();

@@ -57,6 +57,13 @@ impl Machine {
     }
 }
 
+/// The references of a program: place, number of the kind (section 9.6), and target. Any bytes will do.
+pub fn references(file: &[u8], machine: Machine) -> Vec<(u64, u8, u64)> {
+    let program = Program::read(file, machine);
+    let all = program.references.iter();
+    all.map(|&r| (u64::from(r.place()), r.kind() as u8, program.target(file, r).address)).collect()
+}
+
 /// Longest file that is looked at: places are 32-bit.
 pub(crate) const MAX_FILE: u64 = 1 << 30;
 /// At most one reference for so many bytes of a file (section 9.2).
@@ -129,6 +136,9 @@ impl Found<'_> {
 
     /// The number of a base.
     fn base(&mut self, address: u64) -> u32 {
+        if !self.room() {
+            return 0;
+        }
         *self.numbers.entry(address).or_insert_with(|| {
             self.bases.push(address);
             self.bases.len() as u32 - 1
@@ -153,9 +163,11 @@ impl Found<'_> {
         for section in &self.sections {
             let code = section.kind == elf::PROGBITS && section.flags & elf::CODE != 0;
             let bytes = section.bytes(self.file).len() as u64;
-            let segment = self.layout.segments.iter().find(|s| {
-                section.offset >= s.offset && section.offset + bytes <= s.offset + s.len
-            });
+            let segment = self
+                .layout
+                .segments
+                .iter()
+                .find(|s| section.offset >= s.offset && section.offset + bytes <= s.offset + s.len);
             if let (true, Some(segment)) = (code && bytes > 0 && section.offset >= covered, segment) {
                 let address = section.offset - segment.offset + segment.address;
                 covered = section.offset + bytes;
