@@ -20,7 +20,7 @@ pub struct Program {
     pub kind: u16,
     /// Its functions by number, in the order of their code. A number decides what a function does and what it refers to.
     pub functions: Vec<u32>,
-    /// Bytes of other data in front of the code.
+    /// Bytes of other data in front of the code, at most 2^14.
     pub data: usize,
 }
 
@@ -57,7 +57,7 @@ impl Program {
         let mut file = vec![0; 1100];
         self.jump_table(&starts, table, &mut file);
         file.resize(1200, 0);
-        file.extend(binary(9, self.data));
+        file.extend(&binary(9, 1 << 14)[..self.data]);
         file.resize(code as usize, 0);
         file.extend(&text);
         let frames = self.frames(&starts, &functions, base + CODE, &mut file);
@@ -67,7 +67,8 @@ impl Program {
         for (i, start) in starts.iter().enumerate() {
             let place = base + DATA + words + 8 * i as u64;
             let relative: u64 = if self.machine == Machine::X86_64 { 8 } else { 1027 };
-            [place, relative, *start].iter().for_each(|n| file.extend(n.to_le_bytes()));
+            let symbol = if i % 3 == 0 { i as u64 + 1 } else { 0 };
+            [place, relative | symbol << 32, *start].iter().for_each(|n| file.extend(n.to_le_bytes()));
         }
         starts.iter().for_each(|s| file.extend(s.to_le_bytes()));
         let symbols = file.len() as u64;
@@ -147,7 +148,7 @@ impl Program {
             let wanted = u32::from(byte) * 7 % 50;
             let to = self.functions.iter().position(|&f| f == wanted).map_or(table, |at| starts[at]);
             match self.machine {
-                Machine::X86_64 => x86_64(byte, k, here, to, table, &mut out),
+                Machine::X86_64 => x86_64(byte, k, here, to, table, self.kind == 2, &mut out),
                 Machine::Aarch64 => aarch64(byte, k, here, to, table, &mut out),
             }
         }
@@ -192,7 +193,7 @@ impl Program {
 }
 
 /// One of some instructions.
-fn x86_64(byte: u8, k: usize, here: u64, to: u64, table: u64, out: &mut Vec<u8>) {
+fn x86_64(byte: u8, k: usize, here: u64, to: u64, table: u64, fixed: bool, out: &mut Vec<u8>) {
     let from = |len: u64, to: u64| (to.wrapping_sub(here + len) as u32).to_le_bytes();
     match (usize::from(byte) + k) % 9 {
         0 => out.extend([&[0xe8][..], &from(5, to)].concat()),
@@ -201,7 +202,7 @@ fn x86_64(byte: u8, k: usize, here: u64, to: u64, table: u64, out: &mut Vec<u8>)
         3 => out.extend([&[0x48, 0x8d, 0x05][..], &from(7, table)].concat()),
         4 => out.extend([&[0x81, 0x3d][..], &from(10, to), &[byte; 4]].concat()),
         5 => out.extend([0x48, 0x89, 0x44, 0x24, byte]),
-        6 => out.extend([&[0xb8][..], &(to as u32).to_le_bytes()].concat()),
+        6 if fixed => out.extend([&[0xb8][..], &(to as u32).to_le_bytes()].concat()),
         7 => out.extend([0xc5, 0xf8, 0x28, 0x45, byte]),
         _ => out.extend([0x83, 0xc0, byte]),
     }

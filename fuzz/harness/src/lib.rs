@@ -17,6 +17,8 @@
 //! | [`native_apply`] | `native::apply` | the second decoder of the testkit |
 //! | [`native_entropy`] | `native::entropy` | the second decoder, and encoding |
 //! | [`native_members`] | `native::packed`, `native::deflate` | the second encoders, and other decoders |
+//! | [`native_references`] | `native::exec::references` | the second decoder |
+//! | [`native_program`] | `native::apply`, with programs | the second decoder |
 
 mod artifact;
 mod compress;
@@ -25,6 +27,7 @@ pub mod model;
 mod native;
 mod oci;
 mod pieces;
+mod program;
 mod tar;
 mod tardiff;
 pub mod tree;
@@ -34,6 +37,7 @@ pub use compress::compress_detect;
 pub use frame::stored_frame;
 pub use native::{native_apply, native_entropy, native_head, native_members, old_archive};
 pub use oci::oci_parse;
+pub use program::{native_program, native_references};
 pub use tar::tar_read;
 pub use tardiff::{tardiff_apply, tardiff_parse};
 
@@ -41,7 +45,7 @@ pub use tardiff::{tardiff_apply, tardiff_parse};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("tar_read", tar_read),
     ("compress_detect", compress_detect),
     ("oci_parse", oci_parse),
@@ -52,4 +56,6 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("native_apply", native_apply),
     ("native_entropy", native_entropy),
     ("native_members", native_members),
+    ("native_references", native_references),
+    ("native_program", native_program),
 ];

@@ -5,6 +5,7 @@ use std::fmt;
 use super::Error;
 use super::container::{Head, check};
 use super::entropy::{self, Method};
+use super::exec::Machine;
 use super::numbers::{Fields, put};
 
 /// What a stream holds; the numbers are those of section 5.2.
@@ -154,6 +155,8 @@ pub(crate) fn table<'a>(block: &'a [u8], head: &Head) -> Result<Vec<Row<'a>>, Er
     for _ in 0..count {
         let number = fields.number()?;
         let id = usize::try_from(number).ok().and_then(|n| StreamId::ALL.get(n)).copied();
+        let id =
+            id.filter(|&id| id != StreamId::References || Machine::ALL.iter().any(|m| head.lists(m.name())));
         let id = id.ok_or(Error::Unknown { what: "stream", value: number })?;
         if rows.last().is_some_and(|r| r.0 >= id) {
             return Err(Error::Contradiction("streams are not in order"));

@@ -7,6 +7,7 @@ mod artifacts;
 mod deltas;
 mod documents;
 mod native;
+mod programs;
 mod streams;
 mod tars;
 mod xz;
@@ -38,6 +39,8 @@ fn main() -> Outcome {
         ("native_apply", native::deltas()?),
         ("native_entropy", native::streams()),
         ("native_members", native::members()),
+        ("native_references", programs::files()),
+        ("native_program", programs::parts()),
     ] {
         let folder = corpus.join(target);
         std::fs::create_dir_all(&folder)?;

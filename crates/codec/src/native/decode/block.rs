@@ -266,9 +266,10 @@ impl<'a> Work<'a> {
         out: &mut Output<'_, '_, W>,
         item: &mut ItemUse,
     ) -> Result<(), Error> {
-        let transform = input.plan.at_most(items::EXEC_AARCH64, "transform")?;
-        if machine(transform).is_some_and(|m| !self.lists(m.name())) {
-            return Err(Error::Contradiction("a part uses a transform that the head does not list"));
+        let transform = input.plan.number()?;
+        let listed = machine(transform).is_some_and(|m| self.head.lists(m.name()));
+        if transform > items::PACKED && !listed {
+            return Err(Error::Unknown { what: "transform", value: transform });
         }
         let len = input.plan.at_most(out.left, "length of a part")?;
         if len == 0 {
@@ -316,7 +317,7 @@ impl<'a> Work<'a> {
         for _ in 0..count {
             let before = input.plan.at_most(left, "bytes before a packed stream")?;
             let encoder = Encoder::read(&mut input.plan)?;
-            if !encoder.name().is_none_or(|name| self.lists(name)) {
+            if !encoder.name().is_none_or(|name| self.head.lists(name)) {
                 return Err(Error::Contradiction("a part uses an encoder that the head does not list"));
             }
             let stream = input.plan.at_most(left - before, "length of a packed stream")?;
@@ -328,11 +329,6 @@ impl<'a> Work<'a> {
             out.push(Packed { before, encoder, stream, content });
         }
         Ok(out)
-    }
-
-    /// Whether the head lists a name.
-    fn lists(&self, name: &str) -> bool {
-        self.head.encoders.iter().any(|e| e == name)
     }
 
     /// Makes a packed stream of its content.

@@ -17,6 +17,8 @@
 //! | [`coding`] | the stream of references | 9.9 |
 
 pub(crate) mod aarch64;
+#[cfg(test)]
+mod against_objdump;
 pub(crate) mod coding;
 pub(crate) mod data;
 pub(crate) mod elf;
