@@ -81,13 +81,14 @@ pub fn native_program(data: &[u8]) {
         let right = delta(actual);
         let (out, result) = run(&right, &archive);
         assert!(result.is_ok() && out.len() as u64 == made, "{result:?}");
-        let other = second::apply(&right, second::Sources::Archives(&[archive.clone()]));
+        let other = second::apply(&right, second::Sources::Archives(std::slice::from_ref(&archive)));
         assert!(other.as_ref() == Ok(&out), "the second decoder: {:?}", other.map(|o| o.len()));
     }
 }
 
-fn run(delta: &[u8], old: &Vec<u8>) -> (Vec<u8>, Result<(), Error>) {
-    let archives: [&dyn ReadAt; 1] = [old];
+fn run(delta: &[u8], old: &[u8]) -> (Vec<u8>, Result<(), Error>) {
+    let old = old.to_vec();
+    let archives: [&dyn ReadAt; 1] = [&old];
     let mut out = Vec::new();
     let result = apply(delta, Sources::Archives(&archives), &mut out, &LIMITS, NonZeroUsize::MIN, &Quiet);
     (out, result.map(|_| ()))

@@ -194,7 +194,7 @@ fn value(layout: &Layout, r: &Reference, target: u64, here: u64, base: u64) -> u
         14 => target.wrapping_sub(base) / 24,
         15..=17 => target.wrapping_sub(here) / 4,
         19 => (target / 4096).wrapping_sub(here / 4096),
-        20 => target % 4096 >> r.unit,
+        20 => (target % 4096) >> r.unit,
         _ => target.wrapping_sub(base),
     };
     low(value, size(r.kind))

@@ -184,7 +184,7 @@ pub(super) fn x86_64(found: &mut Found<'_>) {
                 };
                 if counts {
                     found.push(r);
-                    if kind == 3 && from == 3 && code[0] / 8 == 9 && code[1] == 0x8d && to % 4 == 0 {
+                    if kind == 3 && from == 3 && code[0] / 8 == 9 && code[1] == 0x8d && to.is_multiple_of(4) {
                         tables.push(to);
                     }
                 }

@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
 
     /// Section 7.4.5.
     fn bit(&mut self, q: i64) -> bool {
-        let middle = self.low + (u64::from(self.high - self.low) * q as u64 >> 16) as u32;
+        let middle = self.low + ((u64::from(self.high - self.low) * q as u64) >> 16) as u32;
         let bit = self.code <= middle;
         if bit {
             self.high = middle;
@@ -96,7 +96,7 @@ impl<'a> Reader<'a> {
     }
 
     fn slot(&self, program: usize, address: u64, is_end: bool) -> (usize, u64) {
-        let key = ((program as u64 + 1) << 50 | address % (1 << 49)) * 2 + u64::from(is_end);
+        let key = (((program as u64 + 1) << 50) | (address % (1 << 49))) * 2 + u64::from(is_end);
         ((key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize, key)
     }
 
@@ -207,6 +207,6 @@ impl<'a> Reader<'a> {
 /// Section 7.4.1.
 fn learn((probability, count): Prediction, bit: bool) -> Prediction {
     let wanted = if bit { (1 << 22) - 1 } else { 0 };
-    let step = (wanted - probability) * (131_072 / (2 * count + 3)) >> 16;
+    let step = ((wanted - probability) * (131_072 / (2 * count + 3))) >> 16;
     (probability + step, (count + 1).min(255))
 }

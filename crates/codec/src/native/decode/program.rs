@@ -50,7 +50,7 @@ impl<'p, 's> Programs<'p, 's> {
             if copies.iter().any(|c| c.old + c.len > file.len() as u64) {
                 return Err(Error::Contradiction("a copy across the border of two views"));
             }
-            olds.push(Old::new(file, program, copies, &after));
+            olds.push(Old::new(number, file, program, copies, &after));
         }
         let next = vec![(0, 0); olds.len()];
         let predictor = Predictor::new(after, text.program_bytes());
@@ -86,7 +86,7 @@ impl<'p, 's> Programs<'p, 's> {
         for &reference in references {
             let at = (u64::from(reference.place()) - old) as usize;
             let field = &mut out[at..at + reference.kind().len()];
-            self.predictor.code(program, number, &piece, reference, field, None, &mut self.reader);
+            self.predictor.code(program, &piece, reference, field, None, &mut self.reader);
         }
         *done += until - old;
         if *done == piece.len {

@@ -103,7 +103,7 @@ impl<'t> Task<'t> {
                 let copies: Vec<Copy> = inside
                     .map(|m| Copy { new: m.new as u64, old: (m.old - view.start) as u64, len: m.len as u64 })
                     .collect();
-                Old::new(&self.old.bytes[view.start..view.end], &view.program, &copies, &self.after)
+                Old::new(0, &self.old.bytes[view.start..view.end], &view.program, &copies, &self.after)
             })
             .collect()
     }
@@ -111,7 +111,10 @@ impl<'t> Task<'t> {
     /// Writes literals, copies, references and corrections; literals go to the stream of class binary.
     pub(super) fn code(&self, matches: Vec<Match>, used: &[Option<usize>]) -> Coded {
         let mut out = Streams::default();
-        let olds = self.olds(&matches);
+        let mut olds = self.olds(&matches);
+        // Programs are numbered among those that the part uses.
+        let used_views = self.views.iter().zip(&mut olds).filter(|(v, _)| used[v.number].is_some());
+        used_views.enumerate().for_each(|(number, (_, old))| old.number = number);
         let bytes =
             self.views.iter().filter(|v| used[v.number].is_some()).map(|v| (v.end - v.start) as u64).sum();
         let mut predictor = Predictor::new(self.after.clone(), bytes);
@@ -130,8 +133,6 @@ impl<'t> Task<'t> {
             copied.clear();
             copied.extend_from_slice(&self.old.bytes[m.old..m.old + m.len]);
             if let Some(i) = self.views.iter().position(|v| v.number == view) {
-                // Programs are numbered among those that the part uses.
-                let number = self.views[..i].iter().filter(|v| used[v.number].is_some()).count();
                 let old = &olds[i];
                 while let Some(piece) = old.pieces.get(next[i]).filter(|p| p.new < (m.new + m.len) as u64) {
                     next[i] += 1;
@@ -140,7 +141,7 @@ impl<'t> Task<'t> {
                         let len = reference.kind().len();
                         let field = &mut copied[at - m.new..][..len];
                         let actual = Some(&self.new[at..at + len]);
-                        predictor.code(old, number, piece, reference, field, actual, &mut writer);
+                        predictor.code(old, piece, reference, field, actual, &mut writer);
                     }
                 }
             }

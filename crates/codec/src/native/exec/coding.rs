@@ -134,15 +134,13 @@ impl<const N: usize> Mixed<N> {
         set: usize,
         bit: u32,
     ) -> u32 {
-        let mut inputs = [0; N];
-        for i in 0..N {
-            inputs[i] = stretch(&tables.stretch, self.predictions[i][contexts[i]]);
-        }
+        let inputs: [i32; N] =
+            std::array::from_fn(|i| stretch(&tables.stretch, self.predictions[i][contexts[i]]));
         let output = dot(&inputs, &self.weights[set]);
         let bit = coder.bit(squash(output).clamp(1, 65535) as u32, bit);
         train(&mut self.weights[set], &inputs, output, bit);
-        for i in 0..N {
-            adapt(&mut self.predictions[i][contexts[i]], bit, &tables.rates);
+        for (predictions, context) in self.predictions.iter_mut().zip(contexts) {
+            adapt(&mut predictions[context], bit, &tables.rates);
         }
         bit
     }

@@ -218,10 +218,10 @@ impl Found<'_> {
                             }
                         }
                     }
-                    Some(Field::Absolute(from)) if fixed => {
-                        if self.layout.segment(u64::from(value(from))).is_some() {
-                            self.push(at + from, Kind::Absolute, 0);
-                        }
+                    Some(Field::Absolute(from))
+                        if fixed && self.layout.segment(u64::from(value(from))).is_some() =>
+                    {
+                        self.push(at + from, Kind::Absolute, 0);
                     }
                     _ => {}
                 }

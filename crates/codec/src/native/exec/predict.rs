@@ -13,6 +13,8 @@ const SLOTS: (u32, u32) = (8, 22);
 /// An old program as a view: its bytes, what refers to what in it, and where its pieces went.
 #[derive(Debug)]
 pub(crate) struct Old<'a> {
+    /// Its number among the programs of the part.
+    pub number: usize,
     pub file: &'a [u8],
     pub program: &'a Program,
     pub pieces: Vec<Piece>,
@@ -30,13 +32,19 @@ pub(crate) struct Copy {
 
 impl<'a> Old<'a> {
     /// What the copies from this view, ascending in the new text, tell of its addresses.
-    pub(crate) fn new(file: &'a [u8], program: &'a Program, copies: &[Copy], after: &Layout) -> Self {
+    pub(crate) fn new(
+        number: usize,
+        file: &'a [u8],
+        program: &'a Program,
+        copies: &[Copy],
+        after: &Layout,
+    ) -> Self {
         let mut pieces = Vec::with_capacity(copies.len());
         for c in copies {
             cut(c.new, c.old, c.len, &program.layout, after, &mut pieces);
         }
         let map = Map::new(&pieces);
-        Old { file, program, pieces, map }
+        Old { number, file, program, pieces, map }
     }
 
     /// Where an old address went; for ends, by the byte in front.
@@ -115,25 +123,24 @@ impl Predictor {
         }
     }
 
-    fn slot(&self, view: usize, address: u64, is_end: bool) -> (usize, u64) {
-        let key = ((view as u64 + 1) << 50 | address & ((1 << 49) - 1)) << 1 | u64::from(is_end);
+    fn slot(&self, program: usize, address: u64, is_end: bool) -> (usize, u64) {
+        let key = ((program as u64 + 1) << 50 | address & ((1 << 49) - 1)) << 1 | u64::from(is_end);
         ((key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize, key)
     }
 
     /// What an old address became: what it was the last time, else what the map says.
-    fn known(&self, old: &Old<'_>, view: usize, address: u64) -> u64 {
-        let (slot, key) = self.slot(view, address, false);
+    fn known(&self, old: &Old<'_>, address: u64) -> u64 {
+        let (slot, key) = self.slot(old.number, address, false);
         let slot = &self.slots[slot];
         if slot.key == key { slot.target } else { old.map(address, false) }
     }
 
-    /// Codes one reference of `old`, which is view number `view`, that lies in `piece`. `field` holds the old bytes and
+    /// Codes one reference of `old` that lies in `piece`. `field` holds the old bytes and
     /// receives the new ones. A writer passes the new ones; what it gets may be others, if it would not pay to code
     /// them.
     pub(crate) fn code(
         &mut self,
         old: &Old<'_>,
-        view: usize,
         piece: &Piece,
         reference: Reference,
         field: &mut [u8],
@@ -143,8 +150,8 @@ impl Predictor {
         let (kind, extra) = (reference.kind(), reference.extra());
         let target = old.program.target(old.file, reference);
         let here = piece.new_address + (u64::from(reference.place()) - piece.old);
-        let base = target.base.map_or(0, |b| self.known(old, view, b));
-        let (slot, key) = self.slot(view, target.address, kind.is_end());
+        let base = target.base.map_or(0, |b| self.known(old, b));
+        let (slot, key) = self.slot(old.number, target.address, kind.is_end());
         let Slot { key: found, target: learned, trust } = self.slots[slot];
         let is_known = found == key;
         let mapped = || old.map(target.address, kind.is_end());
