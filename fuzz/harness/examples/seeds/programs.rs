@@ -10,7 +10,7 @@ pub fn files() -> Seeds {
     let mut seeds = Seeds::new();
     for (name, machine) in [("x86_64", Machine::X86_64), ("aarch64", Machine::Aarch64)] {
         for kind in 1..=3 {
-            for functions in [1, 7, 30] {
+            for functions in [1, 3, 7, 30] {
                 let program = Program { machine, kind, functions: (0..functions).collect(), data: 300 };
                 seeds.insert(format!("{name}-{kind}-{functions}"), program.build());
             }
