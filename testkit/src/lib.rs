@@ -10,6 +10,7 @@
 //! - [`pair`]: two tars that look like two builds of one image layer
 //! - [`tree`]: extracted trees on disk
 //! - [`oci`]: whole images as bytes and layouts
+//! - [`program`]: small ELF programs
 //! - [`oracle`]: running other programs within a time limit
 //! - [`http`]: a server whose answers can be spoiled; [`registry`]: a registry in memory behind it; [`forward`]: any
 //!   other registry behind it
@@ -29,6 +30,7 @@ pub mod native;
 pub mod oci;
 pub mod oracle;
 pub mod pair;
+pub mod program;
 pub mod registry;
 pub mod service;
 pub mod tar_builder;

@@ -18,6 +18,8 @@
 //! | [`native_entropy`] | `native::entropy` | the second decoder, and encoding |
 //! | [`native_members`] | `native::packed`, `native::deflate` | the second encoders, and other decoders |
 //! | [`store_layer`] | `layer_file::LayerFile` of the store | its own sums, and its digest |
+//! | [`native_references`] | `native::exec::references` | the second decoder |
+//! | [`native_program`] | `native::apply`, with programs | the second decoder |
 
 mod artifact;
 mod compress;
@@ -26,6 +28,7 @@ pub mod model;
 mod native;
 mod oci;
 mod pieces;
+mod program;
 mod store;
 mod tar;
 mod tardiff;
@@ -36,6 +39,7 @@ pub use compress::compress_detect;
 pub use frame::stored_frame;
 pub use native::{native_apply, native_entropy, native_head, native_members, old_archive};
 pub use oci::oci_parse;
+pub use program::{native_program, native_references};
 pub use store::store_layer;
 pub use tar::tar_read;
 pub use tardiff::{tardiff_apply, tardiff_parse};
@@ -44,7 +48,7 @@ pub use tardiff::{tardiff_apply, tardiff_parse};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("tar_read", tar_read),
     ("compress_detect", compress_detect),
     ("oci_parse", oci_parse),
@@ -56,4 +60,6 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("native_entropy", native_entropy),
     ("native_members", native_members),
     ("store_layer", store_layer),
+    ("native_references", native_references),
+    ("native_program", native_program),
 ];

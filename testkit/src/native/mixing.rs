@@ -7,13 +7,13 @@ const T: [i64; 33] = [
     47911, 53581, 57724, 60565, 62428, 63615, 64357, 64816, 65097, 65269, 65374, 65438, 65476, 65500, 65514,
 ];
 
-fn squash(x: i64) -> i64 {
+pub(super) fn squash(x: i64) -> i64 {
     let x = x.clamp(-2047, 2047) + 2048;
     let (i, f) = ((x >> 7) as usize, x & 127);
     (T[i] * (128 - f) + T[i + 1] * f) >> 7
 }
 
-fn stretch(q: i64) -> i64 {
+pub(super) fn stretch(q: i64) -> i64 {
     (-2047..=2047).find(|&x| squash(x) >> 4 >= q).unwrap_or(2047)
 }
 

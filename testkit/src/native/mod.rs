@@ -4,6 +4,7 @@
 //! It trusts that lengths are small: it is for vectors, not for the world.
 
 mod deflate;
+mod exec;
 mod mixing;
 mod packed;
 mod tar;
@@ -41,6 +42,11 @@ pub fn packed_stream(content: &[u8], encoder: &[u8]) -> Result<Vec<u8>, String> 
 /// What `len` bytes a stream of method 3 decodes to (section 7.4).
 pub fn mixed(encoded: &[u8], len: usize) -> Vec<u8> {
     mixing::decode(encoded, len)
+}
+
+/// The references of an old program (section 9.2): place, kind and target, for machine 62 or 183.
+pub fn references(file: &[u8], machine: u16) -> Vec<(u64, u8, u64)> {
+    exec::Program::read(file.to_vec(), machine.into()).list()
 }
 
 /// Bytes that are read from the front.
@@ -113,7 +119,10 @@ pub fn apply(delta: &[u8], sources: Sources<'_>) -> Result<Vec<u8>, String> {
         }
     }
     // Section 8.7: these are the libraries that this program is built with.
-    if encoders.iter().any(|e| !matches!(*e, b"liblzma-5.8.4" | b"zlib-filtered" | b"zstd-1.5.7")) {
+    if encoders
+        .iter()
+        .any(|e| !matches!(*e, b"liblzma-5.8.4" | b"zlib-filtered" | b"zstd-1.5.7" | X86_64 | AARCH64))
+    {
         return Err("an encoder is missing".into());
     }
     let size = head.number()?;
@@ -222,6 +231,10 @@ fn decode(method: u64, encoded: &[u8], len: usize) -> Result<Vec<u8>, String> {
     if out.len() == len { Ok(out) } else { Err("a stream has another length".into()) }
 }
 
+/// Names of section 9.1.
+const X86_64: &[u8] = b"exec-x86_64-1";
+const AARCH64: &[u8] = b"exec-aarch64-1";
+
 /// Streams by number, section 5.2.
 const PLAN: usize = 0;
 const HEADERS: usize = 1;
@@ -232,6 +245,7 @@ const ADDRESSES: usize = 5;
 const GAPS: usize = 6;
 const CORRECTIONS: usize = 7;
 const LITERALS: usize = 8;
+const REFERENCES: usize = 11;
 
 /// Sections 5 and 6.
 fn block(
@@ -247,7 +261,7 @@ fn block(
     for _ in 0..table.number()? {
         rows.push([table.number()?, table.number()?, table.number()?, table.number()?]);
     }
-    let mut decoded: [Vec<u8>; 11] = Default::default();
+    let mut decoded: [Vec<u8>; 12] = Default::default();
     for [id, method, len, encoded] in rows {
         let stream = decoded.get_mut(id as usize).ok_or("unknown stream")?;
         *stream = decode(method, table.take(encoded)?, len as usize)?;
@@ -280,7 +294,7 @@ struct Maker<'a> {
     members: &'a [Member],
     is_tree: bool,
     encoders: &'a [&'a [u8]],
-    s: [Bytes<'a>; 11],
+    s: [Bytes<'a>; 12],
     next_member: i128,
     next_file: i128,
     framing: Vec<u8>,
@@ -431,10 +445,19 @@ impl Maker<'_> {
         if class > 2 {
             return Err("unknown class".into());
         }
+        let machine = match transform {
+            0 | 1 => None,
+            2 if self.encoders.contains(&X86_64) => Some(62),
+            3 if self.encoders.contains(&AARCH64) => Some(183),
+            _ => return Err(format!("transform {transform}")),
+        };
         let mut views: Vec<Vec<u8>> = Vec::new();
+        let mut is_program = Vec::new();
         for _ in 0..self.s[PLAN].number()? {
             let content = &self.members[self.file()?].content;
-            views.push(match self.s[PLAN].number()? {
+            let kind = self.s[PLAN].number()?;
+            is_program.push(machine.is_some() && matches!(kind, 8 | 10 | 12 | 13));
+            views.push(match if is_program.last() == Some(&true) { kind - 8 } else { kind } {
                 0 => content.clone(),
                 1 => {
                     let mut rest = Bytes(content);
@@ -465,7 +488,7 @@ impl Maker<'_> {
         }
         let corrections = self.s[PLAN].number()?;
         let mut rebuilt = Vec::new();
-        if transform == 1 {
+        if transform != 0 {
             for _ in 0..self.s[PLAN].number()? {
                 let p = &mut self.s[PLAN];
                 let (before, encoder) = (p.number()? as usize, packed::Encoder::read(p)?);
@@ -474,14 +497,22 @@ impl Maker<'_> {
                 }
                 rebuilt.push((before, encoder, p.number()? as usize, p.number()? as usize));
             }
-        } else if transform != 0 {
-            return Err(format!("transform {transform}"));
         }
         // How long the new text is: the part, with each stream replaced by its content.
         let shrunk: usize = rebuilt.iter().map(|r| r.2).sum();
         let grown: usize = rebuilt.iter().map(|r| r.3).sum();
         let wanted = end - out.len() - shrunk + grown;
-        let text = self.operations(&views, class, corrections, wanted)?;
+        let text = match machine {
+            None => self.operations(&views, class, corrections, wanted, |_, _, _| Ok(()))?,
+            Some(machine) => {
+                let len = self.s[PLAN].number()?;
+                let references = self.s[REFERENCES].take(len)?;
+                let predict = |text: &mut [u8], copies: &[[usize; 3]], corrected: &[u8]| {
+                    predict(machine, &views, &is_program, references, text, copies, corrected)
+                };
+                self.operations(&views, class, corrections, wanted, predict)?
+            }
+        };
         let mut text = Bytes(&text);
         for (before, encoder, stream, content) in rebuilt {
             out.extend_from_slice(text.take(before as u64)?);
@@ -502,9 +533,10 @@ impl Maker<'_> {
         class: usize,
         n: u64,
         wanted: usize,
+        predict: impl FnOnce(&mut [u8], &[[usize; 3]], &[u8]) -> Result<(), String>,
     ) -> Result<Vec<u8>, String> {
         let old = views.concat();
-        let (mut text, mut copied) = (Vec::new(), Vec::new());
+        let (mut text, mut copied, mut copies) = (Vec::new(), Vec::new(), Vec::new());
         let mut address = 0i128;
         while text.len() < wanted {
             let literal = self.s[LITERAL_LENGTHS].number()?;
@@ -515,19 +547,65 @@ impl Maker<'_> {
             address += self.s[ADDRESSES].signed()?;
             let from = usize::try_from(address).map_err(|e| e.to_string())?;
             let len = self.s[COPY_LENGTHS].number()? as usize;
+            if len == 0 {
+                return Err("a copy of nothing".into());
+            }
             copied.extend(text.len()..text.len() + len);
+            copies.push([text.len(), from, len]);
             text.extend_from_slice(old.get(from..from + len).ok_or("a copy beyond the old text")?);
             address += len as i128;
         }
+        if text.len() != wanted {
+            return Err("operations make too much".into());
+        }
         let mut at = 0;
+        let mut corrections = Vec::new();
         for _ in 0..n {
             at += self.s[GAPS].number()? as usize;
             let place = *copied.get(at).ok_or("a correction beyond the copies")?;
-            text[place] = text[place].wrapping_add(self.s[CORRECTIONS].take(1)?[0]);
+            corrections.push((place, self.s[CORRECTIONS].take(1)?[0]));
             at += 1;
         }
-        if text.len() == wanted { Ok(text) } else { Err("operations make too much".into()) }
+        let correct = |text: &mut [u8]| {
+            corrections.iter().for_each(|&(place, c)| text[place] = text[place].wrapping_add(c));
+        };
+        let mut corrected = text.clone();
+        correct(&mut corrected);
+        predict(&mut text, &copies, &corrected)?;
+        correct(&mut text);
+        Ok(text)
     }
+}
+
+/// Section 9.1: replaces references in a text of literals and copies; `corrected` is the same with corrections, which is
+/// what its head is read from.
+fn predict(
+    machine: u64,
+    views: &[Vec<u8>],
+    is_program: &[bool],
+    references: &[u8],
+    text: &mut [u8],
+    copies: &[[usize; 3]],
+    corrected: &[u8],
+) -> Result<(), String> {
+    let (mut programs, mut inside) = (Vec::new(), Vec::new());
+    let mut start = 0;
+    for (view, is_program) in views.iter().zip(is_program) {
+        let end = start + view.len();
+        let own = copies.iter().filter(|c| c[1] >= start && c[1] < end);
+        let own: Vec<_> = own.map(|c| (c[0] as u64, (c[1] - start) as u64, c[2] as u64)).collect();
+        if own.iter().any(|c| c.1 + c.2 > view.len() as u64) {
+            return Err("a copy lies in two views".into());
+        }
+        if *is_program {
+            programs.push(exec::Program::read(view.clone(), machine));
+            inside.push(own);
+        }
+        start = end;
+    }
+    let head = &corrected[..corrected.len().min(1024)];
+    exec::replace(text, head, machine, &programs, &inside, references);
+    Ok(())
 }
 
 fn sha256(bytes: &[u8]) -> Vec<u8> {

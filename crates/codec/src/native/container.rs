@@ -110,6 +110,11 @@ pub struct Head {
 }
 
 impl Head {
+    /// Whether the delta needs what a name stands for (section 4.2.3).
+    pub(crate) fn lists(&self, name: &str) -> bool {
+        self.encoders.iter().any(|e| e == name)
+    }
+
     /// Magic and head as they stand in a delta.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut head = Vec::new();

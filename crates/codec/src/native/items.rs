@@ -24,6 +24,10 @@ pub(crate) const ZEROS: u64 = 3;
 pub(crate) const PLAIN: u64 = 0;
 /// Transform `packed/1`, section 8.
 pub(crate) const PACKED: u64 = 1;
+/// Transform `exec-x86_64/1`, section 9.
+pub(crate) const EXEC_X86_64: u64 = 2;
+/// Transform `exec-aarch64/1`, section 9.
+pub(crate) const EXEC_AARCH64: u64 = 3;
 
 /// View: all of an old file, section 6.5.
 pub(crate) const VIEW_WHOLE: u64 = 0;
@@ -35,6 +39,8 @@ pub(crate) const VIEW_INFLATED: u64 = 2;
 pub(crate) const VIEW_XZ: u64 = 4;
 /// View: a zstd frame of an old file, expanded.
 pub(crate) const VIEW_ZSTD: u64 = 5;
+/// Added to the number of a view of a whole file or an expanded stream: it is a program (section 9.1).
+pub(crate) const VIEW_PROGRAM: u64 = 8;
 
 /// Most views of one part.
 pub(crate) const MAX_VIEWS: u64 = 1 << 16;

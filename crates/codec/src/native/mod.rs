@@ -11,6 +11,7 @@
 //! | `streams` | the streams of a block | 5 |
 //! | `framing` | tar headers predicted from others | 6.2 |
 //! | [`packed`] | packed streams: found, expanded, and rebuilt exactly | 8 |
+//! | [`exec`] | references of executables, found and predicted | 9 |
 //! | [`deflate`] | those of deflate, by models of their encoders | 8.3 |
 //! | `old` | the members of old archives | 6.1 |
 //! | [`decode`] | from delta and sources to the target | 6 |
@@ -22,6 +23,7 @@ pub mod deflate;
 pub mod encode;
 pub mod entropy;
 mod error;
+pub mod exec;
 mod explain;
 mod framing;
 mod items;

@@ -5,6 +5,7 @@ use std::fmt;
 use super::Error;
 use super::container::{Head, check};
 use super::entropy::{self, Method};
+use super::exec::Machine;
 use super::numbers::{Fields, put};
 
 /// What a stream holds; the numbers are those of section 5.2.
@@ -33,11 +34,13 @@ pub enum StreamId {
     Binary = 9,
     /// Literals that are compressed already.
     Dense = 10,
+    /// References of executables.
+    References = 11,
 }
 
 impl StreamId {
     /// All streams, in the order of their numbers.
-    pub const ALL: [StreamId; 11] = [
+    pub const ALL: [StreamId; 12] = [
         StreamId::Plan,
         StreamId::Headers,
         StreamId::Names,
@@ -49,6 +52,7 @@ impl StreamId {
         StreamId::Text,
         StreamId::Binary,
         StreamId::Dense,
+        StreamId::References,
     ];
 
     /// The name of the format page.
@@ -65,6 +69,7 @@ impl StreamId {
             StreamId::Text => "text",
             StreamId::Binary => "binary",
             StreamId::Dense => "dense",
+            StreamId::References => "references",
         }
     }
 
@@ -150,6 +155,8 @@ pub(crate) fn table<'a>(block: &'a [u8], head: &Head) -> Result<Vec<Row<'a>>, Er
     for _ in 0..count {
         let number = fields.number()?;
         let id = usize::try_from(number).ok().and_then(|n| StreamId::ALL.get(n)).copied();
+        let id =
+            id.filter(|&id| id != StreamId::References || Machine::ALL.iter().any(|m| head.lists(m.name())));
         let id = id.ok_or(Error::Unknown { what: "stream", value: number })?;
         if rows.last().is_some_and(|r| r.0 >= id) {
             return Err(Error::Contradiction("streams are not in order"));

@@ -7,6 +7,7 @@ mod artifacts;
 mod deltas;
 mod documents;
 mod native;
+mod programs;
 mod store;
 mod streams;
 mod tars;
@@ -40,6 +41,8 @@ fn main() -> Outcome {
         ("native_entropy", native::streams()),
         ("native_members", native::members()),
         ("store_layer", store::seeds()?),
+        ("native_references", programs::files()),
+        ("native_program", programs::parts()),
     ] {
         let folder = corpus.join(target);
         std::fs::create_dir_all(&folder)?;

@@ -16,6 +16,7 @@ fn golden() -> Outcome<Seeds> {
         ("native", "bad", "bad"),
         ("native-packed", "good", "packed-good"),
         ("native-packed", "bad", "packed-bad"),
+        ("native-exec", "bad", "exec-bad"),
     ] {
         let folder: PathBuf =
             [env!("CARGO_MANIFEST_DIR"), "../../testkit/golden", set, kind].iter().collect();

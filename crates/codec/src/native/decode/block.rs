@@ -4,11 +4,14 @@ use std::io::Write;
 
 use super::ItemUse;
 use super::base::Base;
+use super::operations::{Cursors, Operations};
+use super::program::Programs;
 use super::text::{Text, View};
 use crate::ReadAt;
 use crate::digest::Hashing;
 use crate::native::container::Head;
 use crate::native::deflate;
+use crate::native::exec::{Machine, Program};
 use crate::native::framing::Memory;
 use crate::native::numbers::Fields;
 use crate::native::packed::{self, Encoder, ExpandError, Format};
@@ -43,6 +46,7 @@ struct Input<'s> {
     gaps: Fields<'s>,
     corrections: Fields<'s>,
     literals: [Fields<'s>; items::CLASSES],
+    references: Fields<'s>,
 }
 
 impl<'s> Input<'s> {
@@ -58,7 +62,30 @@ impl<'s> Input<'s> {
             gaps: fields(StreamId::Gaps),
             corrections: fields(StreamId::Corrections),
             literals: [fields(StreamId::Text), fields(StreamId::Binary), fields(StreamId::Dense)],
+            references: fields(StreamId::References),
         }
+    }
+
+    /// What the operations of a part read, with literals of a class.
+    fn cursors(&self, class: usize) -> Cursors<'s> {
+        Cursors {
+            literal_lengths: self.literal_lengths.clone(),
+            copy_lengths: self.copy_lengths.clone(),
+            addresses: self.addresses.clone(),
+            gaps: self.gaps.clone(),
+            corrections: self.corrections.clone(),
+            literals: self.literals[class].clone(),
+        }
+    }
+
+    /// Goes on where operations left the streams.
+    fn set(&mut self, class: usize, cursors: Cursors<'s>) {
+        self.literal_lengths = cursors.literal_lengths;
+        self.copy_lengths = cursors.copy_lengths;
+        self.addresses = cursors.addresses;
+        self.gaps = cursors.gaps;
+        self.corrections = cursors.corrections;
+        self.literals[class] = cursors.literals;
     }
 
     /// Bytes left of each stream.
@@ -76,6 +103,7 @@ impl<'s> Input<'s> {
             text,
             binary,
             dense,
+            &self.references,
         ]
         .map(Fields::left)
     }
@@ -83,7 +111,7 @@ impl<'s> Input<'s> {
     /// Every stream must be used up.
     fn end(&self) -> Result<(), Error> {
         let fixed = [&self.plan, &self.headers, &self.names, &self.literal_lengths, &self.copy_lengths];
-        let rest = [&self.addresses, &self.gaps, &self.corrections];
+        let rest = [&self.addresses, &self.gaps, &self.corrections, &self.references];
         fixed.into_iter().chain(rest).chain(&self.literals).try_for_each(Fields::end)
     }
 }
@@ -239,6 +267,10 @@ impl<'a> Work<'a> {
         item: &mut ItemUse,
     ) -> Result<(), Error> {
         let transform = input.plan.number()?;
+        let listed = machine(transform).is_some_and(|m| self.head.lists(m.name()));
+        if transform > items::PACKED && !listed {
+            return Err(Error::Unknown { what: "transform", value: transform });
+        }
         let len = input.plan.at_most(out.left, "length of a part")?;
         if len == 0 {
             return Err(Error::Contradiction("an item of no bytes"));
@@ -250,72 +282,123 @@ impl<'a> Work<'a> {
         let mut text = Text::default();
         for _ in 0..views {
             let member = state.file(&mut input.plan, self.base)?;
-            text.push(self.view(member, &mut input.plan, &mut room)?)?;
+            text.push(self.view(member, transform, &mut input.plan, &mut room)?)?;
         }
         let corrections = input.plan.number()?;
-        let mut source = Operations {
-            text: &text,
-            literal_lengths: &mut input.literal_lengths,
-            copy_lengths: &mut input.copy_lengths,
-            addresses: &mut input.addresses,
-            gaps: &mut input.gaps,
-            corrections: &mut input.corrections,
-            literals: &mut input.literals[class],
-            literal_left: 0,
-            copy_left: 0,
-            fresh: true,
-            address: 0,
-            corrections_left: corrections,
-            until_correction: 0,
-        };
-        source.next_gap()?;
-        match transform {
-            items::PLAIN => source.copy_to(len, out)?,
-            items::PACKED => {
-                let end = out.left - len;
-                let streams = input.plan.at_most(items::MAX_STREAMS, "number of packed streams")?;
-                item.rebuilt = streams;
-                for _ in 0..streams {
-                    let plain = input.plan.at_most(out.left - end, "bytes before a packed stream")?;
-                    source.copy_to(plain, out)?;
-                    let encoder = Encoder::read(&mut input.plan)?;
-                    let listed = |name| self.head.encoders.iter().any(|e| e == name);
-                    if !encoder.name().is_none_or(listed) {
-                        return Err(Error::Contradiction(
-                            "a part uses an encoder that the head does not list",
-                        ));
-                    }
-                    let stream = input.plan.at_most(out.left - end, "length of a packed stream")?;
-                    let content = input.plan.number()?;
-                    if !may_hold(stream, content) {
-                        return Err(Error::TooMuchWork);
-                    }
-                    self.budget.encode(encoder.work(content))?;
-                    let taken = content.saturating_add(stream).saturating_add(encoder.memory(content));
-                    if taken > room {
-                        return Err(Error::MemoryExceeded(self.head.memory));
-                    }
-                    let mut bytes = vec![0; content as usize];
-                    source.fill(&mut bytes)?;
-                    let made = encoder.rebuild(&bytes, stream as usize).map_err(|_| Error::TooMuchWork)?;
-                    if made.len() as u64 != stream {
-                        let (format, made) = (encoder.format(), made.len() as u64);
-                        return Err(Error::Rebuilt { format, made, wanted: stream });
-                    }
-                    out.write(&made)?;
-                }
-                source.copy_to(out.left - end, out)?;
-            }
-            value => return Err(Error::Unknown { what: "transform", value }),
+        let packed = if transform == items::PLAIN { Vec::new() } else { self.streams(input, len)? };
+        item.rebuilt = packed.len() as u64;
+        let cursors = input.cursors(class);
+        let mut source = Operations::new(&text, cursors.clone(), corrections)?;
+        if let Some(machine) = machine(transform) {
+            let coded = input.plan.at_most(input.references.left(), "length of references")?;
+            let references = input.references.bytes(coded as usize)?;
+            let content: u64 = packed.iter().map(|p| p.content).sum();
+            let new = len - packed.iter().map(|p| p.stream).sum::<u64>() + content;
+            let largest = packed.iter().map(Packed::memory).max().unwrap_or(0);
+            let left = room.saturating_sub(largest);
+            let programs = Programs::new(machine, &text, &cursors, corrections, references, new, left)?;
+            source = source.with(programs.ok_or(Error::MemoryExceeded(self.head.memory))?);
         }
-        source.end()
+        for stream in &packed {
+            copy_to(&mut source, stream.before, out)?;
+            self.rebuild(stream, &mut source, room, out)?;
+        }
+        let streams: u64 = packed.iter().map(|p| p.before + p.stream).sum();
+        copy_to(&mut source, len - streams, out)?;
+        input.set(class, source.end()?);
+        Ok(())
     }
 
-    /// Section 6.5: one view of an old file.
-    fn view(&mut self, member: u64, plan: &mut Fields<'_>, room: &mut u64) -> Result<View<'a>, Error> {
+    /// Section 8.1: the packed streams of a part of `len` bytes.
+    fn streams(&self, input: &mut Input<'_>, len: u64) -> Result<Vec<Packed>, Error> {
+        let count = input.plan.at_most(items::MAX_STREAMS, "number of packed streams")?;
+        let mut left = len;
+        let mut out = Vec::new();
+        for _ in 0..count {
+            let before = input.plan.at_most(left, "bytes before a packed stream")?;
+            let encoder = Encoder::read(&mut input.plan)?;
+            if !encoder.name().is_none_or(|name| self.head.lists(name)) {
+                return Err(Error::Contradiction("a part uses an encoder that the head does not list"));
+            }
+            let stream = input.plan.at_most(left - before, "length of a packed stream")?;
+            let content = input.plan.number()?;
+            if !may_hold(stream, content) {
+                return Err(Error::TooMuchWork);
+            }
+            left -= before + stream;
+            out.push(Packed { before, encoder, stream, content });
+        }
+        Ok(out)
+    }
+
+    /// Makes a packed stream of its content.
+    fn rebuild<W: Write>(
+        &mut self,
+        packed: &Packed,
+        source: &mut Operations<'_, '_, '_>,
+        room: u64,
+        out: &mut Output<'_, '_, W>,
+    ) -> Result<(), Error> {
+        let Packed { encoder, stream, content, .. } = *packed;
+        self.budget.encode(encoder.work(content))?;
+        if packed.memory() > room {
+            return Err(Error::MemoryExceeded(self.head.memory));
+        }
+        let mut bytes = vec![0; content as usize];
+        source.fill(&mut bytes)?;
+        let made = encoder.rebuild(&bytes, stream as usize).map_err(|_| Error::TooMuchWork)?;
+        if made.len() as u64 != stream {
+            let (format, made) = (encoder.format(), made.len() as u64);
+            return Err(Error::Rebuilt { format, made, wanted: stream });
+        }
+        out.write(&made)
+    }
+
+    /// Sections 6.5 and 9.1: one view of an old file.
+    fn view(
+        &mut self,
+        member: u64,
+        transform: u64,
+        plan: &mut Fields<'_>,
+        room: &mut u64,
+    ) -> Result<View<'a>, Error> {
+        let number = plan.number()?;
+        let Some(machine) = machine(transform).filter(|_| number & items::VIEW_PROGRAM != 0) else {
+            return self.bytes(member, number, plan, room);
+        };
+        let exceeded = Error::MemoryExceeded(self.head.memory);
+        let bytes = match number - items::VIEW_PROGRAM {
+            items::VIEW_WHOLE => {
+                let size = self.base.len(member);
+                let Some(left) = room.checked_sub(size) else { return Err(exceeded) };
+                *room = left;
+                self.budget.view(size)?;
+                let mut bytes = vec![0; size as usize];
+                self.base.content(member)?.read_exact_at(0, &mut bytes).map_err(Error::ReadSource)?;
+                bytes
+            }
+            kind => match self.bytes(member, kind, plan, room)? {
+                View::Expanded(bytes) => bytes,
+                _ => return Err(Error::Unknown { what: "view", value: number }),
+            },
+        };
+        let program = Program::read(&bytes, machine);
+        let Some(left) = room.checked_sub(program.memory()) else { return Err(exceeded) };
+        *room = left;
+        Ok(View::Program(bytes, Box::new(program)))
+    }
+
+    /// Section 6.5: the bytes of a view.
+    fn bytes(
+        &mut self,
+        member: u64,
+        kind: u64,
+        plan: &mut Fields<'_>,
+        room: &mut u64,
+    ) -> Result<View<'a>, Error> {
         let size = self.base.len(member);
         let content = self.base.content(member)?;
-        match plan.number()? {
+        match kind {
             items::VIEW_WHOLE => {
                 self.budget.view(0)?;
                 Ok(View::Raw(content, 0, size))
@@ -359,6 +442,48 @@ impl<'a> Work<'a> {
     }
 }
 
+/// The machine of a transform for executables.
+fn machine(transform: u64) -> Option<Machine> {
+    match transform {
+        items::EXEC_X86_64 => Some(Machine::X86_64),
+        items::EXEC_AARCH64 => Some(Machine::Aarch64),
+        _ => None,
+    }
+}
+
+/// A packed stream that is rebuilt (section 8.1).
+struct Packed {
+    /// Bytes of the part between the stream before and this one.
+    before: u64,
+    encoder: Encoder,
+    stream: u64,
+    content: u64,
+}
+
+impl Packed {
+    /// Bytes of memory that it takes.
+    fn memory(&self) -> u64 {
+        self.content.saturating_add(self.stream).saturating_add(self.encoder.memory(self.content))
+    }
+}
+
+/// Sends the next `len` bytes of a new text.
+fn copy_to<W: Write>(
+    source: &mut Operations<'_, '_, '_>,
+    mut len: u64,
+    out: &mut Output<'_, '_, W>,
+) -> Result<(), Error> {
+    out.reserve(len)?;
+    let mut buf = vec![0; CHUNK.min(len as usize)];
+    while len > 0 {
+        let n = len.min(buf.len() as u64) as usize;
+        source.fill(&mut buf[..n])?;
+        out.write(&buf[..n])?;
+        len -= n as u64;
+    }
+    Ok(())
+}
+
 /// What a block remembers from item to item.
 struct State {
     memory: Memory,
@@ -390,107 +515,4 @@ fn zeros<W: Write>(mut len: u64, out: &mut Output<'_, '_, W>) -> Result<(), Erro
         len -= n;
     }
     Ok(())
-}
-
-/// The new text of a part, as literals and corrected copies give it (section 6.6).
-struct Operations<'p, 's, 'a> {
-    text: &'p Text<'a>,
-    literal_lengths: &'p mut Fields<'s>,
-    copy_lengths: &'p mut Fields<'s>,
-    addresses: &'p mut Fields<'s>,
-    gaps: &'p mut Fields<'s>,
-    corrections: &'p mut Fields<'s>,
-    literals: &'p mut Fields<'s>,
-    literal_left: u64,
-    copy_left: u64,
-    /// Whether a literal comes next, rather than a copy.
-    fresh: bool,
-    /// Address of the next byte to copy.
-    address: u64,
-    corrections_left: u64,
-    /// Copied bytes before the next correction, if there is one.
-    until_correction: u64,
-}
-
-impl Operations<'_, '_, '_> {
-    /// Fills `buf` with the next bytes.
-    fn fill(&mut self, mut buf: &mut [u8]) -> Result<(), Error> {
-        while !buf.is_empty() {
-            if self.literal_left > 0 {
-                let n = self.literal_left.min(buf.len() as u64) as usize;
-                let (now, later) = buf.split_at_mut(n);
-                now.copy_from_slice(self.literals.bytes(n)?);
-                self.literal_left -= n as u64;
-                buf = later;
-            } else if self.copy_left > 0 {
-                let n = self.copy_left.min(buf.len() as u64) as usize;
-                let (now, later) = buf.split_at_mut(n);
-                self.text.read(self.address, now)?;
-                self.correct(now)?;
-                self.address += n as u64;
-                self.copy_left -= n as u64;
-                buf = later;
-            } else if self.fresh {
-                self.literal_left = self.literal_lengths.number()?;
-                self.fresh = false;
-            } else {
-                let expected = self.address as i64;
-                let address = expected.checked_add(self.addresses.signed()?);
-                let len = self.copy_lengths.number()?;
-                let address = address.and_then(|a| u64::try_from(a).ok());
-                let address =
-                    address.filter(|a| a.checked_add(len).is_some_and(|end| end <= self.text.len()));
-                self.address = address.ok_or(Error::Contradiction("a copy beyond the old text"))?;
-                if len == 0 {
-                    return Err(Error::Contradiction("a copy of no bytes"));
-                }
-                self.copy_left = len;
-                self.fresh = true;
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds the corrections that fall into bytes just copied.
-    fn correct(&mut self, copied: &mut [u8]) -> Result<(), Error> {
-        let mut at = 0;
-        while self.corrections_left > 0 && self.until_correction < (copied.len() - at) as u64 {
-            at += self.until_correction as usize;
-            copied[at] = copied[at].wrapping_add(self.corrections.byte()?);
-            at += 1;
-            self.corrections_left -= 1;
-            self.next_gap()?;
-        }
-        if self.corrections_left > 0 {
-            self.until_correction -= (copied.len() - at) as u64;
-        }
-        Ok(())
-    }
-
-    fn next_gap(&mut self) -> Result<(), Error> {
-        if self.corrections_left > 0 {
-            self.until_correction = self.gaps.number()?;
-        }
-        Ok(())
-    }
-
-    fn copy_to<W: Write>(&mut self, mut len: u64, out: &mut Output<'_, '_, W>) -> Result<(), Error> {
-        out.reserve(len)?;
-        let mut buf = vec![0; CHUNK.min(len as usize)];
-        while len > 0 {
-            let n = len.min(buf.len() as u64) as usize;
-            self.fill(&mut buf[..n])?;
-            out.write(&buf[..n])?;
-            len -= n as u64;
-        }
-        Ok(())
-    }
-
-    /// Nothing may be left of the operation at hand.
-    fn end(&self) -> Result<(), Error> {
-        if self.literal_left > 0 || self.copy_left > 0 || self.corrections_left > 0 {
-            return Err(Error::Contradiction("operations make more than their part"));
-        }
-        Ok(())
-    }
 }

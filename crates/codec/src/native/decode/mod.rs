@@ -2,6 +2,8 @@
 
 mod base;
 mod block;
+mod operations;
+mod program;
 mod text;
 
 pub use base::Sources;
@@ -10,6 +12,7 @@ use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 
 use super::container::{Head, read_block, skip_sections};
+use super::exec::Machine;
 use super::streams::{self, StreamId, StreamSize};
 use super::{Error, Limits, packed};
 use crate::digest::{Digest, Hashing};
@@ -85,7 +88,7 @@ pub(crate) fn follow(
 ) -> Result<Followed, Error> {
     let mut delta = Counted { inner: delta, bytes: 0 };
     let head = Head::read(&mut delta, limits)?;
-    if let Some(name) = packed::missing(&head.encoders) {
+    if let Some(name) = head.encoders.iter().find(|name| !knows(name)) {
         return Err(Error::NeedsEncoder(name.clone()));
     }
     let base = base::Base::open(sources, &head, limits, observer)?;
@@ -119,6 +122,11 @@ pub(crate) fn follow(
     }
     observer.progress(Stage::Apply, output, output);
     Ok(Followed { bytes: delta.bytes, head, streams: sizes })
+}
+
+/// Whether this program can do what a name of the head stands for (sections 8.7 and 9.1).
+fn knows(name: &str) -> bool {
+    packed::has(name) || Machine::ALL.iter().any(|m| m.name() == name)
 }
 
 /// Counts what is read.

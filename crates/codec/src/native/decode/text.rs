@@ -3,6 +3,7 @@
 use super::base::OldFile;
 use crate::ReadAt;
 use crate::native::Error;
+use crate::native::exec::Program;
 
 /// Old bytes that copies may take.
 pub(crate) enum View<'a> {
@@ -10,13 +11,15 @@ pub(crate) enum View<'a> {
     Raw(OldFile<'a>, u64, u64),
     /// A stream of an old file, expanded.
     Expanded(Vec<u8>),
+    /// A program, read to memory, and what is known of it.
+    Program(Vec<u8>, Box<Program>),
 }
 
 impl View<'_> {
     fn len(&self) -> u64 {
         match self {
             View::Raw(_, _, len) => *len,
-            View::Expanded(bytes) => bytes.len() as u64,
+            View::Expanded(bytes) | View::Program(bytes, _) => bytes.len() as u64,
         }
     }
 }
@@ -27,14 +30,44 @@ pub(crate) struct Text<'a> {
     views: Vec<View<'a>>,
     /// Where each view ends.
     ends: Vec<u64>,
+    /// Which views are programs, ascending.
+    programs: Vec<usize>,
 }
 
 impl<'a> Text<'a> {
     pub(crate) fn push(&mut self, view: View<'a>) -> Result<(), Error> {
         let end = self.len().checked_add(view.len()).filter(|&end| end < 1 << 62);
         self.ends.push(end.ok_or(Error::Contradiction("views of too many bytes"))?);
+        if matches!(view, View::Program(..)) {
+            self.programs.push(self.views.len());
+        }
         self.views.push(view);
         Ok(())
+    }
+
+    /// How many views are programs.
+    pub(crate) fn programs(&self) -> usize {
+        self.programs.len()
+    }
+
+    /// Bytes of all programs.
+    pub(crate) fn program_bytes(&self) -> u64 {
+        self.programs.iter().map(|&view| self.views[view].len()).sum()
+    }
+
+    /// A program by its number among the programs.
+    pub(crate) fn program_number(&self, number: usize) -> Option<(&[u8], &Program)> {
+        match self.views.get(*self.programs.get(number)?)? {
+            View::Program(bytes, program) => Some((bytes, program)),
+            _ => None,
+        }
+    }
+
+    /// The number among the programs of the one that holds an address, and the place in it.
+    pub(crate) fn program(&self, address: u64) -> Option<(usize, u64)> {
+        let view = self.ends.partition_point(|&end| end <= address);
+        let number = self.programs.binary_search(&view).ok()?;
+        Some((number, address - if view == 0 { 0 } else { self.ends[view - 1] }))
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -53,7 +86,7 @@ impl<'a> Text<'a> {
         }
         match view {
             View::Raw(file, start, _) => file.read_exact_at(start + offset, buf).map_err(Error::ReadSource),
-            View::Expanded(bytes) => {
+            View::Expanded(bytes) | View::Program(bytes, _) => {
                 let offset = offset as usize;
                 buf.copy_from_slice(&bytes[offset..offset + buf.len()]);
                 Ok(())

@@ -19,7 +19,6 @@ pub(super) struct Candidates<'a> {
     names: Names<'a>,
     samples: Option<SampleIndex>,
     most: usize,
-    max_text: u64,
 }
 
 impl<'a> Candidates<'a> {
@@ -38,7 +37,6 @@ impl<'a> Candidates<'a> {
             names: Names::new(&names),
             samples: None,
             most: if options.effort.number() >= 7 { 6 } else { 4 },
-            max_text: text_budget(options),
         }
     }
 
@@ -51,8 +49,9 @@ impl<'a> Candidates<'a> {
         Ok(())
     }
 
-    /// Old runs for a text to match `content` with, which belongs to `member` and starts at `offset` in it.
-    pub(super) fn text(&self, member: &NewMember, offset: u64, content: &[u8]) -> Vec<Segment> {
+    /// Old runs for a text of at most `most` bytes to match `content` with, which belongs to `member` and starts at
+    /// `offset` in it.
+    pub(super) fn text(&self, member: &NewMember, offset: u64, content: &[u8], most: u64) -> Vec<Segment> {
         let paths: Vec<&[u8]> = member.paths.iter().map(Vec::as_slice).collect();
         let named = self.names.candidates(&paths, member.content_len, self.most);
         let first = named.first().map(|&i| i as u32);
@@ -77,11 +76,17 @@ impl<'a> Candidates<'a> {
             None => Vec::new(),
         };
         let sizes = chosen.iter().map(|&member| (member, size(member)));
-        likeness::fit(sizes, content.len() as u64, self.max_text, windows)
+        likeness::fit(sizes, content.len() as u64, most, windows)
     }
 }
 
 /// Bytes of old text that one search may use: sorting takes seven times that, on each thread.
 pub(super) fn text_budget(options: &Options) -> u64 {
     (options.memory / 18).clamp(1 << 20, i32::MAX as u64 - 64)
+}
+
+/// Bytes of a program that is coded as one, and of old text for it. Sorting is done for one at a time on each thread;
+/// what a program refers to may be anywhere in it, so it is not cut.
+pub(super) fn program_budget(options: &Options) -> u64 {
+    (options.memory / 8).clamp(1 << 20, i32::MAX as u64 - 64)
 }

@@ -221,29 +221,35 @@ impl<'a> Join<'a> {
     }
 
     fn part(&mut self, part: &Part) {
-        let transform = if part.rebuilt.is_empty() { items::PLAIN } else { items::PACKED };
+        let transform = match &part.program {
+            Some(program) => program.transform,
+            None if part.rebuilt.is_empty() => items::PLAIN,
+            None => items::PACKED,
+        };
         let head = [items::PART, transform, part.len, part.class, part.views.len() as u64];
         head.into_iter().for_each(|n| put(self.streams.get(StreamId::Plan), n));
-        for view in &part.views {
+        for (i, view) in part.views.iter().enumerate() {
             self.file(view.member);
             let plan = self.streams.get(StreamId::Plan);
+            let is_program = part.program.as_ref().is_some_and(|p| p.views[i]);
+            let program = if is_program { items::VIEW_PROGRAM } else { 0 };
             match view.kind {
-                ViewKind::Whole => put(plan, items::VIEW_WHOLE),
+                ViewKind::Whole => put(plan, items::VIEW_WHOLE + program),
                 ViewKind::Range { start, len } => {
                     [items::VIEW_RANGE, start, len].into_iter().for_each(|n| put(plan, n));
                 }
                 ViewKind::Inflated { start, len } => {
-                    [items::VIEW_INFLATED, start, len].into_iter().for_each(|n| put(plan, n));
+                    [items::VIEW_INFLATED + program, start, len].into_iter().for_each(|n| put(plan, n));
                 }
                 ViewKind::Expanded { zstd, start, stream, len } => {
                     let kind = if zstd { items::VIEW_ZSTD } else { items::VIEW_XZ };
-                    [kind, start, stream, len].into_iter().for_each(|n| put(plan, n));
+                    [kind + program, start, stream, len].into_iter().for_each(|n| put(plan, n));
                 }
             }
         }
         let plan = self.streams.get(StreamId::Plan);
         put(plan, part.corrections);
-        if transform == items::PACKED {
+        if transform != items::PLAIN {
             put(plan, part.rebuilt.len() as u64);
             for r in &part.rebuilt {
                 put(plan, r.before);
@@ -251,6 +257,10 @@ impl<'a> Join<'a> {
                 [r.stream, r.content].into_iter().for_each(|n| put(plan, n));
                 self.encoders.extend(r.encoder.name());
             }
+        }
+        if let Some(program) = &part.program {
+            put(plan, program.references);
+            self.encoders.insert(program.machine.name());
         }
         self.streams.append(&part.streams);
         self.part_memory = self.part_memory.max(part.memory());
@@ -261,7 +271,9 @@ impl<'a> Join<'a> {
     /// Whether a reader may do the work that a part asks for (section 8.4); if so, it is taken from the budget.
     fn affordable(&mut self, part: &Part) -> bool {
         let mut budget = self.budget.clone();
-        let views = part.views.iter().try_for_each(|view| match view.kind {
+        let is_program = |i: usize| part.program.as_ref().is_some_and(|p| p.views[i]);
+        let views = part.views.iter().enumerate().try_for_each(|(i, view)| match view.kind {
+            ViewKind::Whole if is_program(i) => budget.view(self.source.old.members[view.member].len),
             ViewKind::Inflated { len, .. } => budget.view(len),
             ViewKind::Expanded { stream, len, .. } => budget.view(stream + len),
             _ => budget.view(0),
@@ -295,7 +307,7 @@ impl<'a> Join<'a> {
             let class = class(&bytes);
             *streams.get(StreamId::of_class(class).unwrap_or(StreamId::Binary)) = bytes;
             let (views, rebuilt) = (Vec::new(), Vec::new());
-            self.part(&Part { len, class, views, rebuilt, corrections: 0, streams });
+            self.part(&Part { len, class, views, rebuilt, corrections: 0, streams, program: None });
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 mod candidates;
 mod join;
 mod part;
+mod program;
 mod scan;
 mod squeeze;
 
@@ -79,6 +80,8 @@ pub struct Parts {
     pub mixing: bool,
     /// Literals are grouped by kind.
     pub classes: bool,
+    /// References of programs are predicted.
+    pub programs: bool,
 }
 
 impl Default for Parts {
@@ -90,6 +93,7 @@ impl Default for Parts {
             likeness: true,
             mixing: true,
             classes: true,
+            programs: true,
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::candidates::{Candidates, text_budget};
+use super::candidates::{Candidates, program_budget, text_budget};
+use super::program::Task;
 use super::scan::{NewMember, Source};
 use super::{DiffError, Options};
 use crate::delta::likeness::Segment;
@@ -10,6 +11,8 @@ use crate::matching::Finder;
 use crate::matching::approx::{self, Match, Prices, Search};
 use crate::matching::block::BlockFinder;
 use crate::matching::suffix::SuffixFinder;
+use crate::native::entropy::{self, Method};
+use crate::native::exec::Machine;
 use crate::native::items;
 use crate::native::numbers::{put, put_signed};
 use crate::native::packed::{self, Encoder, ExpandError, Format, Stream};
@@ -32,6 +35,10 @@ const MAX_EXPANDED: usize = 32 << 20;
 const MAX_QUICK: usize = 4 << 20;
 /// From this effort on streams of xz and zstd are expanded.
 const SLOW_FORMATS: u8 = 3;
+/// From this effort on programs are coded as such.
+const PROGRAMS: u8 = 2;
+/// Programs up to this size are matched as bytes as well.
+const TWICE: usize = 1 << 20;
 /// Memory that the encoder of a stream may take (section 4.3): an xz dictionary of 16 MiB, a zstd window of 4 MiB in
 /// multithreaded mode.
 const MAX_ENCODER: u64 = 208 << 20;
@@ -88,18 +95,34 @@ pub(super) struct Part {
     pub rebuilt: Vec<Rebuilt>,
     pub corrections: u64,
     pub streams: Streams,
+    /// What makes it a program, if it is one.
+    pub program: Option<ProgramPart>,
+}
+
+/// What a part that is a program has besides.
+#[derive(Debug, Clone)]
+pub(super) struct ProgramPart {
+    pub machine: Machine,
+    pub transform: u64,
+    /// Which of the views are programs.
+    pub views: Vec<bool>,
+    /// Bytes of the stream of references.
+    pub references: u64,
+    /// Bytes of memory for predicting, all views that are programs included.
+    pub memory: u64,
 }
 
 impl Part {
     /// Bytes of memory that a reader needs for it.
     pub(super) fn memory(&self) -> u64 {
-        let (mut views, mut working) = (0, 0);
-        for view in &self.views {
+        let (mut views, mut working) = (self.program.as_ref().map_or(0, |p| p.memory), 0);
+        for (i, view) in self.views.iter().enumerate() {
+            let is_program = self.program.as_ref().is_some_and(|p| p.views[i]);
             match view.kind {
                 ViewKind::Whole | ViewKind::Range { .. } => {}
-                ViewKind::Inflated { len, .. } => views += len,
+                ViewKind::Inflated { len, .. } => views += if is_program { 0 } else { len },
                 ViewKind::Expanded { stream, len, .. } => {
-                    views += len;
+                    views += if is_program { 0 } else { len };
                     working = working.max(packed::expanding(stream, len));
                 }
             }
@@ -107,6 +130,12 @@ impl Part {
         let rebuilt = self.rebuilt.iter().map(|r| r.content + r.stream + r.encoder.memory(r.content));
         views + rebuilt.max().unwrap_or(0).max(working)
     }
+}
+
+/// A new text coded as a program, and the matches that it was coded with.
+struct Program {
+    part: Part,
+    matches: Vec<Match>,
 }
 
 /// The parts of one member.
@@ -126,8 +155,8 @@ pub(super) struct Coder<'a> {
 }
 
 /// New bytes with some streams replaced by their content.
-struct Expanded {
-    text: Vec<u8>,
+pub(super) struct Expanded {
+    pub text: Vec<u8>,
     streams: Vec<Unpacked>,
     other: u64,
 }
@@ -144,10 +173,10 @@ struct Unpacked {
 
 /// Old text: views and their bytes, one behind the other.
 #[derive(Default)]
-struct OldText {
-    bytes: Vec<u8>,
-    views: Vec<View>,
-    ends: Vec<usize>,
+pub(super) struct OldText {
+    pub bytes: Vec<u8>,
+    pub views: Vec<View>,
+    pub ends: Vec<usize>,
 }
 
 impl OldText {
@@ -174,7 +203,11 @@ impl<'a> Coder<'a> {
 
     /// Codes the content of a member.
     pub(super) fn code(&self, member: &NewMember) -> Result<Coded, DiffError> {
-        let step = text_budget(self.options) / 2;
+        if let Some(coded) = self.whole_program(member)? {
+            return Ok(coded);
+        }
+        let budget = text_budget(self.options);
+        let step = budget / 2;
         let mut coded = Coded::default();
         let mut at = 0;
         while at < member.content_len {
@@ -182,18 +215,50 @@ impl<'a> Coder<'a> {
                 return Err(DiffError::Cancelled);
             }
             let len = (member.content_len - at).min(step);
-            let piece = Section::new(self.new, member.framing.end + at, len).to_vec();
-            let piece = piece.map_err(DiffError::Read)?;
-            let segments = self.candidates.text(member, at, &piece);
+            let piece = self.content(member, at, len)?;
+            let segments = self.candidates.text(member, at, &piece, budget);
             let whole = len == member.content_len;
             let expanded = if whole { self.expand(piece, &segments) } else { plain(piece) };
             coded.other_streams += expanded.other;
-            let old = self.old_text(&expanded, &segments)?;
-            let matches = self.matches(&expanded.text, &old);
-            coded.parts.extend(self.parts(&expanded, &old, &matches));
+            let old = self.old_text(&expanded, &segments, budget)?;
+            let program = if whole { self.program(&expanded, &old) } else { None };
+            coded.parts.extend(self.cheapest(&expanded, &old, program));
             at += len;
         }
         Ok(coded)
+    }
+
+    fn content(&self, member: &NewMember, at: u64, len: u64) -> Result<Vec<u8>, DiffError> {
+        Section::new(self.new, member.framing.end + at, len).to_vec().map_err(DiffError::Read)
+    }
+
+    /// Codes a member that is a program too large to be cut; `None` if it is nothing of the kind.
+    fn whole_program(&self, member: &NewMember) -> Result<Option<Coded>, DiffError> {
+        let (len, budget) = (member.content_len, program_budget(self.options));
+        let small = len <= text_budget(self.options) / 2;
+        let start = self.content(member, 0, len.min(64))?;
+        if small || len > budget || !self.codes_programs() || Machine::of(&start).is_none() {
+            return Ok(None);
+        }
+        let new = plain(self.content(member, 0, len)?);
+        let segments = self.candidates.text(member, 0, &new.text, budget);
+        let old = self.old_text(&new, &segments, budget)?;
+        let Some(program) = self.program(&new, &old) else { return Ok(None) };
+        Ok(Some(Coded { parts: self.cheapest(&new, &old, Some(program)), other_streams: 0 }))
+    }
+
+    /// The parts that make a new text: a program if it was coded as one and that is cheaper.
+    fn cheapest(&self, new: &Expanded, old: &OldText, program: Option<Program>) -> Vec<Part> {
+        let Some(program) = program else {
+            return self.parts(new, old, &self.matches(&new.text, &old.bytes, old));
+        };
+        // What costs much to match is not matched once more: as bytes, the same matches are a fair guess.
+        let parts = if new.text.len() <= TWICE {
+            self.parts(new, old, &self.matches(&new.text, &old.bytes, old))
+        } else {
+            self.parts(new, old, &program.matches)
+        };
+        if estimate([&program.part]) < estimate(&parts) { vec![program.part] } else { parts }
     }
 
     /// Expands the streams that a known encoder makes and that no old file holds as they are.
@@ -261,9 +326,8 @@ impl<'a> Coder<'a> {
     }
 
     /// Joins what may help: old runs as they are, and old streams inflated.
-    fn old_text(&self, new: &Expanded, segments: &[Segment]) -> Result<OldText, DiffError> {
+    fn old_text(&self, new: &Expanded, segments: &[Segment], mut room: u64) -> Result<OldText, DiffError> {
         let mut text = OldText::default();
-        let mut room = text_budget(self.options);
         let gzip = new.streams.iter().any(|s| s.name.is_empty());
         for s in segments {
             let file = self.old_file(s.file);
@@ -308,16 +372,62 @@ impl<'a> Coder<'a> {
         Ok(text)
     }
 
-    fn matches(&self, new: &[u8], old: &OldText) -> Vec<Match> {
-        if old.bytes.is_empty() {
+    fn codes_programs(&self) -> bool {
+        self.options.parts.programs && self.options.effort.number() >= PROGRAMS
+    }
+
+    /// Codes a program from old ones.
+    fn program(&self, new: &Expanded, old: &OldText) -> Option<Program> {
+        if !self.codes_programs() {
+            return None;
+        }
+        let task = Task::new(new, old)?;
+        let matches = task.matches(|new, text| self.matches(new, text, old));
+        let used = used_views(old, &matches);
+        let coded = task.code(matches, &used);
+        let (rebuilt, len) = rebuilt(new, 0..new.text.len(), &new.streams);
+        let views: Vec<usize> = (0..used.len()).filter(|&i| used[i].is_some()).collect();
+        let mut streams = coded.streams;
+        let class = self.classify(&mut streams);
+        let program = ProgramPart {
+            machine: task.machine(),
+            transform: task.transform(),
+            views: views.iter().map(|&i| task.is_program(i)).collect(),
+            references: coded.references,
+            memory: task.memory(coded.matches.len(), &used),
+        };
+        let part = Part {
+            len,
+            class,
+            views: views.iter().map(|&i| old.views[i]).collect(),
+            rebuilt,
+            corrections: coded.corrections,
+            streams,
+            program: Some(program),
+        };
+        Some(Program { part, matches: coded.matches })
+    }
+
+    /// Moves literals to the stream of their class.
+    fn classify(&self, streams: &mut Streams) -> u64 {
+        let literals = std::mem::take(streams.get(StreamId::Binary));
+        let class = if self.options.parts.classes { class(&literals) } else { items::BINARY };
+        let id = StreamId::of_class(class).unwrap_or(StreamId::Binary);
+        *streams.get(id) = literals;
+        class
+    }
+
+    /// Matches `new` with `text`, which consists of the views of `old`.
+    fn matches(&self, new: &[u8], text: &[u8], old: &OldText) -> Vec<Match> {
+        if text.is_empty() {
             return Vec::new();
         }
         let (sorting, hashing);
         let finder: &dyn Finder = if self.options.effort.number() > 1 {
-            sorting = SuffixFinder::new(&old.bytes);
+            sorting = SuffixFinder::new(text);
             &sorting
         } else {
-            hashing = BlockFinder::new(&old.bytes, 32);
+            hashing = BlockFinder::new(text, 32);
             &hashing
         };
         let parts: Vec<approx::Part> = old
@@ -334,7 +444,7 @@ impl<'a> Coder<'a> {
         let search = Search { stride: 1, prices: Prices::default(), literal: &literal };
         let mut matches = approx::matches(finder, &parts, new, search);
         matches.retain(|m| {
-            let (a, b) = (&new[m.new..m.new + m.len], &old.bytes[m.old..m.old + m.len]);
+            let (a, b) = (&new[m.new..m.new + m.len], &text[m.old..m.old + m.len]);
             a.iter().zip(b).filter(|(a, b)| a == b).count() >= MIN_AGREEING
         });
         matches
@@ -390,15 +500,7 @@ impl<'a> Coder<'a> {
         old: &OldText,
         matches: &[Match],
     ) -> Part {
-        let mut rebuilt = Vec::new();
-        let (mut at, mut len) = (range.start, 0);
-        for s in &new.streams[streams] {
-            let before = (s.at - at) as u64;
-            rebuilt.push(Rebuilt { before, encoder: s.encoder, stream: s.stream, content: s.content as u64 });
-            len += before + s.stream;
-            at = s.at + s.content;
-        }
-        len += (range.end - at) as u64;
+        let (rebuilt, len) = rebuilt(new, range.clone(), &new.streams[streams]);
         let from = matches.partition_point(|m| m.new + m.len <= range.start);
         let matches: Vec<Match> = matches[from..]
             .iter()
@@ -412,13 +514,37 @@ impl<'a> Coder<'a> {
         let used = used_views(old, &matches);
         let mut out = Streams::default();
         let corrections = operations(&new.text, range, old, &used, &matches, &mut out);
-        let literals = std::mem::take(out.get(StreamId::Binary));
-        let class = if self.options.parts.classes { class(&literals) } else { items::BINARY };
-        let id = StreamId::of_class(class).unwrap_or(StreamId::Binary);
-        *out.get(id) = literals;
+        let class = self.classify(&mut out);
         let views = old.views.iter().zip(&used).filter(|(_, used)| used.is_some()).map(|(v, _)| *v).collect();
-        Part { len, class, views, rebuilt, corrections, streams: out }
+        Part { len, class, views, rebuilt, corrections, streams: out, program: None }
     }
+}
+
+/// How `streams`, which lie in a range of a text, are rebuilt, and how many bytes of the target the range makes.
+fn rebuilt(new: &Expanded, range: Range<usize>, streams: &[Unpacked]) -> (Vec<Rebuilt>, u64) {
+    let mut rebuilt = Vec::new();
+    let (mut at, mut len) = (range.start, 0);
+    for s in streams {
+        let before = (s.at - at) as u64;
+        rebuilt.push(Rebuilt { before, encoder: s.encoder, stream: s.stream, content: s.content as u64 });
+        len += before + s.stream;
+        at = s.at + s.content;
+    }
+    debug_assert!(range.end <= new.text.len());
+    (rebuilt, len + (range.end - at) as u64)
+}
+
+/// Bytes that parts take in a delta, roughly.
+fn estimate<'p>(parts: impl IntoIterator<Item = &'p Part>) -> usize {
+    let squeezed = |part: &Part, id| entropy::encode(Method::Zstd, part.streams.bytes(id), 6).len();
+    let of = |part: &Part| -> usize {
+        StreamId::ALL
+            .into_iter()
+            .filter(|&id| !part.streams.bytes(id).is_empty())
+            .map(|id| squeezed(part, id))
+            .sum()
+    };
+    parts.into_iter().map(of).sum()
 }
 
 fn plain(text: Vec<u8>) -> Expanded {

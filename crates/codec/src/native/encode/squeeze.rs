@@ -25,7 +25,7 @@ fn settings(effort: u8) -> Settings {
         2 => of(9, None, None, 0),
         3 => of(15, None, Some(512), 64 << 10),
         4 => of(17, None, Some(128), 256 << 10),
-        5 => of(19, Some(6), Some(64), 512 << 10),
+        5 => of(19, Some(6), Some(160), 512 << 10),
         6 => of(19, Some(7), Some(48), 1 << 20),
         7 => of(19, Some(8), Some(24), 2 << 20),
         8 => of(22, Some(9), Some(8), 4 << 20),

@@ -188,13 +188,8 @@ pub(crate) fn expanding(stream: u64, content: u64) -> u64 {
     stream.saturating_add(content.checked_next_power_of_two().unwrap_or(u64::MAX)).saturating_add(1 << 20)
 }
 
-/// The first of `names` that this program does not have.
-pub(crate) fn missing(names: &[String]) -> Option<&String> {
-    names.iter().find(|name| !has(name))
-}
-
 /// Whether this program has the encoder of a name: the library that is linked is the version named (section 8.7).
-fn has(name: &str) -> bool {
+pub(crate) fn has(name: &str) -> bool {
     match name {
         xz::NAME | deflate::FILTERED_NAME => true,
         zstd::NAME => zstd::is_named_version(),

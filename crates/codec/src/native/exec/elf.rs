@@ -1,0 +1,250 @@
+//! What is read of an ELF file (`docs/formats/native-delta.md`, section 9.2): segments and sections, within bounds.
+
+use super::Machine;
+
+/// Most program headers and section headers that are read; a file with more has none.
+const MAX_SEGMENTS: usize = 32;
+const MAX_SECTIONS: usize = 4096;
+/// Addresses are below this.
+pub(crate) const MAX_ADDRESS: u64 = 1 << 47;
+/// Bytes that are no part of any segment have their place in the file as address, from here on.
+pub(crate) const UNLOADED: u64 = 1 << 47;
+/// Program headers count only if they lie in so many bytes at the start of a file.
+pub(crate) const HEAD: usize = 1024;
+
+/// `e_type` of relocatable files.
+pub(crate) const REL: u16 = 1;
+/// `e_type` of programs with fixed addresses.
+pub(crate) const EXEC: u16 = 2;
+
+/// Type of a program header: loaded.
+const PT_LOAD: u32 = 1;
+/// Type of a program header: table of exception frames.
+const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
+/// Flag of a program header: executable.
+const PF_X: u32 = 1;
+
+/// A range of the file and where it is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub offset: u64,
+    pub address: u64,
+    /// Bytes in the file.
+    pub len: u64,
+    /// Bytes in memory, at least `len`.
+    pub memory: u64,
+    pub executable: bool,
+}
+
+/// A section header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Section {
+    pub kind: u32,
+    pub flags: u64,
+    pub address: u64,
+    pub offset: u64,
+    pub len: u64,
+    pub link: u32,
+    pub info: u32,
+    /// Bytes of an entry, if it is a table.
+    pub entry: u64,
+}
+
+/// Type of a section: bytes of the program.
+pub(crate) const PROGBITS: u32 = 1;
+/// Type of a section: symbols.
+pub(crate) const SYMTAB: u32 = 2;
+/// Type of a section: relocations with addends.
+pub(crate) const RELA: u32 = 4;
+/// Type of a section: the dynamic section.
+pub(crate) const DYNAMIC: u32 = 6;
+/// Type of a section: nothing in the file.
+pub(crate) const NOBITS: u32 = 8;
+/// Type of a section: symbols for loading.
+pub(crate) const DYNSYM: u32 = 11;
+/// Types of sections: arrays of functions to call at start and end.
+pub(crate) const ARRAYS: std::ops::RangeInclusive<u32> = 14..=16;
+/// Type of a section: packed relative relocations.
+pub(crate) const RELR: u32 = 19;
+/// Flag of a section: writable.
+pub(crate) const WRITE: u64 = 1;
+/// Flag of a section: loaded.
+pub(crate) const ALLOC: u64 = 2;
+/// Flag of a section: executable.
+pub(crate) const CODE: u64 = 4;
+
+/// The layout of a file: what is loaded where.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub kind: u16,
+    pub segments: Vec<Segment>,
+    /// Where the table of exception frames is loaded.
+    pub frames: Option<u64>,
+}
+
+/// Little-endian numbers of `bytes`, `None` beyond their end.
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|b| u16::from_le_bytes(*b))
+}
+
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|b| u32::from_le_bytes(*b))
+}
+
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b))
+}
+
+/// The machine of an ELF file of 64 bits, little endian.
+pub(crate) fn machine(bytes: &[u8]) -> Option<Machine> {
+    if bytes.get(..6)? != b"\x7fELF\x02\x01" {
+        return None;
+    }
+    match u16_at(bytes, 18)? {
+        62 => Some(Machine::X86_64),
+        183 => Some(Machine::Aarch64),
+        _ => None,
+    }
+}
+
+impl Layout {
+    /// Reads the header and the program headers, which must lie in the first [`HEAD`] bytes; `len` is the length of the
+    /// whole file. A file that is not as expected has no segments.
+    pub(crate) fn read(head: &[u8], len: u64) -> Self {
+        let head = &head[..head.len().min(HEAD)];
+        Self::try_read(head, len).unwrap_or_default()
+    }
+
+    fn try_read(head: &[u8], len: u64) -> Option<Self> {
+        machine(head)?;
+        let kind = u16_at(head, 16)?;
+        if kind == REL {
+            // Nothing is loaded anywhere yet: places in the file stand for addresses.
+            let all = Segment { offset: 0, address: 0, len, memory: len, executable: true };
+            return (len < MAX_ADDRESS).then(|| Layout { kind, segments: vec![all], frames: None });
+        }
+        let (start, size, count) = (u64_at(head, 32)?, u16_at(head, 54)?, u16_at(head, 56)?);
+        if size != 56 || usize::from(count) > MAX_SEGMENTS {
+            return None;
+        }
+        let mut segments: Vec<Segment> = Vec::new();
+        let mut frames = None;
+        for i in 0..usize::from(count) {
+            let at = usize::try_from(start).ok()?.checked_add(i * 56)?;
+            let field = |n: usize| u64_at(head, at.checked_add(n)?);
+            let segment = Segment {
+                offset: field(8)?,
+                address: field(16)?,
+                len: field(32)?,
+                memory: field(40)?,
+                executable: u32_at(head, at + 4)? & PF_X != 0,
+            };
+            match u32_at(head, at)? {
+                PT_LOAD => {}
+                PT_GNU_EH_FRAME => {
+                    frames = Some(segment.address);
+                    continue;
+                }
+                _ => continue,
+            }
+            let fits = |start: u64, len: u64| start.checked_add(len).is_some_and(|end| end < MAX_ADDRESS);
+            let after = segments.last().is_none_or(|before| {
+                segment.offset >= before.offset + before.len
+                    && segment.address >= before.address + before.memory
+            });
+            if !fits(segment.offset, segment.len)
+                || !fits(segment.address, segment.memory)
+                || segment.memory < segment.len
+                || !after
+            {
+                return None;
+            }
+            segments.push(segment);
+        }
+        Some(Layout { kind, segments, frames })
+    }
+
+    /// The address of a place in the file.
+    pub(crate) fn address(&self, place: u64) -> u64 {
+        let holds = |s: &&Segment| place >= s.offset && place - s.offset < s.len;
+        self.segments
+            .iter()
+            .find(holds)
+            .map_or(UNLOADED.wrapping_add(place), |s| place - s.offset + s.address)
+    }
+
+    /// The place in the file of an address; `None` if it is not in the file.
+    pub(crate) fn place(&self, address: u64) -> Option<u64> {
+        if address >= UNLOADED {
+            return Some(address - UNLOADED);
+        }
+        let holds = |s: &&Segment| address >= s.address && address - s.address < s.len;
+        self.segments.iter().find(holds).map(|s| address - s.address + s.offset)
+    }
+
+    /// The segment that has an address.
+    pub(crate) fn segment(&self, address: u64) -> Option<&Segment> {
+        self.segments.iter().find(|s| address >= s.address && address - s.address < s.memory)
+    }
+
+    /// Where the range of constant distance between place and address ends that holds `place`.
+    pub(crate) fn stretch_end(&self, place: u64) -> u64 {
+        for s in &self.segments {
+            if place < s.offset {
+                return s.offset;
+            }
+            if place - s.offset < s.len {
+                return s.offset + s.len;
+            }
+        }
+        u64::MAX
+    }
+}
+
+/// The section headers of a file: those that lie in it, or none at all.
+pub(crate) fn sections(file: &[u8]) -> Vec<Section> {
+    try_sections(file).unwrap_or_default()
+}
+
+fn try_sections(file: &[u8]) -> Option<Vec<Section>> {
+    let (start, size, count) = (table(file)?, u16_at(file, 58)?, usize::from(u16_at(file, 60)?));
+    if size != 64 || count > MAX_SECTIONS {
+        return None;
+    }
+    let mut out = Vec::with_capacity(count);
+    for i in 0..count {
+        let header = file.get(start.checked_add(i * 64)?..)?.get(..64)?;
+        let section = Section {
+            kind: u32_at(header, 4)?,
+            flags: u64_at(header, 8)?,
+            address: u64_at(header, 16)?,
+            offset: u64_at(header, 24)?,
+            len: u64_at(header, 32)?,
+            link: u32_at(header, 40)?,
+            info: u32_at(header, 44)?,
+            entry: u64_at(header, 56)?,
+        };
+        out.push(section);
+    }
+    Some(out)
+}
+
+/// Where the section headers start.
+pub(crate) fn table(file: &[u8]) -> Option<usize> {
+    machine(file)?;
+    usize::try_from(u64_at(file, 40)?).ok()
+}
+
+impl Section {
+    /// Where its bytes start and end, if it has any and they lie in the file.
+    pub(crate) fn range(&self, file: &[u8]) -> Option<(usize, usize)> {
+        let start = usize::try_from(self.offset).ok()?;
+        let end = start.checked_add(usize::try_from(self.len).ok()?)?;
+        (self.kind != NOBITS && end <= file.len() && start < end).then_some((start, end))
+    }
+
+    /// Its bytes; empty if they do not lie in the file.
+    pub(crate) fn bytes<'f>(&self, file: &'f [u8]) -> &'f [u8] {
+        self.range(file).map_or(&[], |(start, end)| &file[start..end])
+    }
+}
