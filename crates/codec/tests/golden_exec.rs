@@ -237,3 +237,46 @@ fn an_unknown_transform_is_told_before_the_source_is_read() {
     let found = result.unwrap_err().to_string();
     assert!(found.starts_with(error) && out.is_empty(), "{found}");
 }
+
+/// Makes a delta between two tars of one file each, with one and with three threads, and applies it.
+fn round_trip(old: &[u8], new: &[u8]) {
+    let tar = |content: &[u8]| TarBuilder::new().file("bin/program", content).finish();
+    let (old, new) = (tar(old), tar(new));
+    let archives: [&dyn ReadAt; 1] = [&old];
+    let made = [1, 3].map(|threads| {
+        let mut delta = Vec::new();
+        let threads = std::num::NonZeroUsize::new(threads).unwrap();
+        let options = Options { threads, ..Options::default() };
+        diff(&archives, &new, &mut delta, &options, &Quiet).unwrap();
+        delta
+    });
+    assert!(made[0] == made[1], "threads change the delta");
+    assert!(run(&made[0], &old).unwrap() == new);
+}
+
+/// Programs of this machine, damaged on both sides.
+fn real_programs_come_back(paths: &[&str], seeds: std::ops::Range<u64>) {
+    for path in paths {
+        let Ok(file) = fs::read(path) else { continue };
+        if exec::Machine::of(&file).is_none() {
+            continue;
+        }
+        for seed in seeds.clone() {
+            round_trip(&mutate(&file, seed, 8), &mutate(&file, seed + 1000, 30));
+        }
+        round_trip(&file, &file[..file.len() * 2 / 3]);
+        round_trip(&file[..file.len() / 2], &file);
+    }
+}
+
+#[test]
+fn real_programs_that_were_damaged_come_back() {
+    real_programs_come_back(&["/bin/sh", "/usr/bin/env"], 0..2);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn many_real_programs_that_were_damaged_come_back() {
+    let paths = ["/bin/sh", "/usr/bin/env", "/bin/tar", "/bin/bash", "/usr/bin/perl", "/usr/bin/objdump"];
+    real_programs_come_back(&paths, 0..20);
+}

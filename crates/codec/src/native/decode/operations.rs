@@ -61,14 +61,22 @@ impl<'p, 's, 'a> Operations<'p, 's, 'a> {
         Operations { programs: Some(programs), ..self }
     }
 
-    /// The copies that make a text of `len` bytes.
-    pub(super) fn copies(text: &'p Text<'a>, input: &Cursors<'s>, len: u64) -> Result<Vec<Copy>, Error> {
+    /// The copies that make a text of `len` bytes; `None` if there are more than `most`.
+    pub(super) fn copies(
+        text: &'p Text<'a>,
+        input: &Cursors<'s>,
+        len: u64,
+        most: u64,
+    ) -> Result<Option<Vec<Copy>>, Error> {
         let mut reader = Operations::new(text, input.clone(), 0)?;
         let (mut copies, mut at) = (Vec::new(), 0u64);
         while at < len {
             at = at.saturating_add(reader.input.literal_lengths.number()?);
             if at < len {
                 reader.next_copy()?;
+                if copies.len() as u64 == most {
+                    return Ok(None);
+                }
                 copies.push(Copy { new: at, old: reader.address, len: reader.copy_left });
                 reader.address += reader.copy_left;
                 at = at.saturating_add(reader.copy_left);
@@ -77,7 +85,7 @@ impl<'p, 's, 'a> Operations<'p, 's, 'a> {
         if at > len {
             return Err(Error::Contradiction("operations make more than their part"));
         }
-        Ok(copies)
+        Ok(Some(copies))
     }
 
     /// Reads the next copy.

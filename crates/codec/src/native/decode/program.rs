@@ -31,10 +31,10 @@ impl<'p, 's> Programs<'p, 's> {
         len: u64,
         left: u64,
     ) -> Result<Option<Self>, Error> {
-        let copies = Operations::copies(text, input, len)?;
-        if predict::memory(text.program_bytes(), copies.len() as u64) > left {
-            return Ok(None);
-        }
+        let Some(left) = left.checked_sub(predict::memory(text.program_bytes())) else { return Ok(None) };
+        let mut most = left / predict::PER_COPY;
+        let Some(copies) = Operations::copies(text, input, len, most)? else { return Ok(None) };
+        most -= copies.len() as u64;
         let mut head = vec![0; len.min(HEAD as u64) as usize];
         Operations::new(text, input.clone(), corrections)?.fill(&mut head)?;
         let after = predict::layout(&head, len, machine);
@@ -50,7 +50,9 @@ impl<'p, 's> Programs<'p, 's> {
             if copies.iter().any(|c| c.old + c.len > file.len() as u64) {
                 return Err(Error::Contradiction("a copy across the border of two views"));
             }
-            olds.push(Old::new(number, file, program, copies, &after));
+            let Some(old) = Old::new(number, file, program, copies, &after, most) else { return Ok(None) };
+            most -= old.pieces.len() as u64;
+            olds.push(old);
         }
         let next = vec![(0, 0); olds.len()];
         let predictor = Predictor::new(after, text.program_bytes());

@@ -387,6 +387,7 @@ impl<'a> Coder<'a> {
         let coded = task.code(matches, &used);
         let (rebuilt, len) = rebuilt(new, 0..new.text.len(), &new.streams);
         let views: Vec<usize> = (0..used.len()).filter(|&i| used[i].is_some()).collect();
+        let memory = task.memory(&coded, &used);
         let mut streams = coded.streams;
         let class = self.classify(&mut streams);
         let program = ProgramPart {
@@ -394,7 +395,7 @@ impl<'a> Coder<'a> {
             transform: task.transform(),
             views: views.iter().map(|&i| task.is_program(i)).collect(),
             references: coded.references,
-            memory: task.memory(coded.matches.len(), &used),
+            memory,
         };
         let part = Part {
             len,

@@ -45,6 +45,8 @@ pub(super) struct Coded {
     pub corrections: u64,
     /// Bytes of the stream of references.
     pub references: u64,
+    /// Pieces that the copies were cut to.
+    pub pieces: u64,
 }
 
 impl<'t> Task<'t> {
@@ -98,12 +100,19 @@ impl<'t> Task<'t> {
     fn olds(&self, matches: &[Match]) -> Vec<Old<'_>> {
         self.views
             .iter()
-            .map(|view| {
+            .filter_map(|view| {
                 let inside = matches.iter().filter(|m| m.old >= view.start && m.old < view.end);
                 let copies: Vec<Copy> = inside
                     .map(|m| Copy { new: m.new as u64, old: (m.old - view.start) as u64, len: m.len as u64 })
                     .collect();
-                Old::new(0, &self.old.bytes[view.start..view.end], &view.program, &copies, &self.after)
+                Old::new(
+                    0,
+                    &self.old.bytes[view.start..view.end],
+                    &view.program,
+                    &copies,
+                    &self.after,
+                    u64::MAX,
+                )
             })
             .collect()
     }
@@ -162,19 +171,21 @@ impl<'t> Task<'t> {
             put(out.get(StreamId::LiteralLengths), (self.new.len() - at) as u64);
             out.get(StreamId::Binary).extend_from_slice(&self.new[at..]);
         }
+        let pieces = olds.iter().map(|o| o.pieces.len() as u64).sum();
         let references = writer.finish();
         let coded = references.len() as u64;
         *out.get(StreamId::References) = references;
-        Coded { matches, streams: out, corrections, references: coded }
+        Coded { matches, streams: out, corrections, references: coded, pieces }
     }
 
     /// The memory that a reader needs for predicting (section 4.3).
-    pub(super) fn memory(&self, copies: usize, used: &[Option<usize>]) -> u64 {
+    pub(super) fn memory(&self, coded: &Coded, used: &[Option<usize>]) -> u64 {
         let views = self.views.iter().filter(|v| used[v.number].is_some());
         let (bytes, programs) = views.fold((0, 0), |(bytes, programs), v| {
             (bytes + (v.end - v.start) as u64, programs + v.program.memory())
         });
-        bytes + programs + predict::memory(bytes, copies as u64)
+        let copies = coded.matches.len() as u64 + coded.pieces;
+        bytes + programs + predict::memory(bytes) + copies * predict::PER_COPY
     }
 
     /// Which views are programs.

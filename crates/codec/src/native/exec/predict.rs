@@ -31,20 +31,25 @@ pub(crate) struct Copy {
 }
 
 impl<'a> Old<'a> {
-    /// What the copies from this view, ascending in the new text, tell of its addresses.
+    /// What the copies from this view, ascending in the new text, tell of its addresses; `None` if they make more than
+    /// `most` pieces.
     pub(crate) fn new(
         number: usize,
         file: &'a [u8],
         program: &'a Program,
         copies: &[Copy],
         after: &Layout,
-    ) -> Self {
+        most: u64,
+    ) -> Option<Self> {
         let mut pieces = Vec::with_capacity(copies.len());
         for c in copies {
             cut(c.new, c.old, c.len, &program.layout, after, &mut pieces);
+            if pieces.len() as u64 > most {
+                return None;
+            }
         }
         let map = Map::new(&pieces);
-        Old { number, file, program, pieces, map }
+        Some(Old { number, file, program, pieces, map })
     }
 
     /// Where an old address went; for ends, by the byte in front.
@@ -94,11 +99,13 @@ fn slots_log(bytes: u64) -> u32 {
     (bytes / BYTES_PER_SLOT).max(1).next_power_of_two().ilog2().clamp(SLOTS.0, SLOTS.1)
 }
 
-/// Bytes of memory that predicting takes for `bytes` bytes of programs, besides these, and `copies` copies (section
-/// 4.3).
-pub(crate) fn memory(bytes: u64, copies: u64) -> u64 {
-    (24 << slots_log(bytes)) + copies * 128 + (1 << 20)
+/// Bytes of memory that predicting takes for `bytes` bytes of programs, besides these (section 4.3).
+pub(crate) fn memory(bytes: u64) -> u64 {
+    (24 << slots_log(bytes)) + (1 << 20)
 }
+
+/// Bytes of memory that each copy and each piece takes (section 4.3).
+pub(crate) const PER_COPY: u64 = 128;
 
 /// What there is to know of a field in the new text before it is.
 struct Guess {
