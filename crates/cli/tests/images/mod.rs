@@ -5,6 +5,7 @@ mod access;
 mod deltas;
 mod engines;
 mod help;
+mod hostile;
 mod killed;
 mod large;
 mod pulls;
