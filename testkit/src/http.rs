@@ -440,6 +440,7 @@ fn write_answer(
         }
         Some(Fault::Slow(bytes, pause)) => {
             for piece in answer.body.chunks(*bytes) {
+                faults.sent.fetch_add(piece.len() as u64, Ordering::SeqCst);
                 output.write_all(piece)?;
                 thread::sleep(*pause);
             }

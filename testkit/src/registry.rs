@@ -170,6 +170,24 @@ impl Double {
         state.manifests.get(&(repository.to_owned(), digest.to_owned())).map(|(_, bytes)| bytes.clone())
     }
 
+    /// Digests of the manifests that name this one as their subject.
+    pub fn about(&self, repository: &str, subject: &str) -> Vec<String> {
+        let state = locked(&self.state);
+        let names = |bytes: &[u8]| {
+            let value: Option<Value> = serde_json::from_slice(bytes).ok();
+            value.is_some_and(|value| value["subject"]["digest"] == subject)
+        };
+        let here = state.manifests.iter().filter(|((other, _), _)| other == repository);
+        here.filter(|(_, (_, bytes))| names(bytes)).map(|((_, digest), _)| digest.clone()).collect()
+    }
+
+    /// Forgets a manifest, and the tags that lead to it.
+    pub fn forget_manifest(&self, repository: &str, digest: &str) {
+        let mut state = locked(&self.state);
+        state.manifests.remove(&(repository.to_owned(), digest.to_owned()));
+        state.tags.retain(|(other, _), to| other != repository || to != digest);
+    }
+
     /// Forgets everything in a repository but its blobs.
     pub fn forget_repository(&self, repository: &str) {
         let mut state = locked(&self.state);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use coracle_codec::digest::Digest;
-use coracle_codec::oci::Platform;
+use coracle_codec::oci::{Platform, Reference};
 
 use crate::size;
 
@@ -51,6 +51,18 @@ pub enum Command {
     /// rootfs:PATH for a tree of files, which can only be a source. Manifests are copied byte for byte, so digests are
     /// kept; where the destination cannot keep them, that is said. What was interrupted goes on when it is run again.
     Copy(Copy),
+    /// Pull an image into the store, with deltas where there are any.
+    ///
+    /// Layers that are in the store stay. For the others, deltas that lead from an image in the store to this one are
+    /// looked for in its registry, and the cheapest way to each layer is taken; what no delta makes, or what a delta
+    /// fails to make, is fetched whole. Manifest and config are kept byte for byte and each layer is compared with the
+    /// config before the name leads to the image. What was interrupted goes on when it is run again. See docs/pull.md.
+    Pull(Pull),
+    /// Pull all tracked images again: those that were pulled by a tag.
+    Update(Update),
+    /// Look after the store: what is in it, what it takes, what can go, what is damaged.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Make, publish, list, prune and apply deltas between images.
     ///
     /// A delta artifact holds what turns one image into another and lies in the registry beside the image that it leads
@@ -285,6 +297,9 @@ impl Command {
             Command::Explain(a) => a.shared.json,
             Command::Copy(a) => a.shared.json,
             Command::Delta(a) => a.shared().json,
+            Command::Pull(a) => a.pulling.shared.json,
+            Command::Update(a) => a.pulling.shared.json,
+            Command::Store(a) => a.shared().json,
         }
     }
 }
@@ -458,9 +473,160 @@ pub struct Copy {
     pub shared: Shared,
 }
 
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// The image, in a registry unless it says otherwise
+    pub image: String,
+    /// Put it here, too: any destination of coracle copy
+    #[arg(long, value_name = "DST")]
+    pub to: Option<String>,
+    /// Where layers may be besides the store, and images that deltas start from (may be repeated)
+    #[arg(long, value_name = "SRC")]
+    pub source: Vec<String>,
+    /// Its name in the store [default: its name in the registry]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<Reference>,
+    /// Of an index the image for this platform [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<Platform>,
+    /// Only show what would be fetched
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub pulling: Pulling,
+}
+
+#[derive(Debug, Args)]
+pub struct Update {
+    /// Only show what would be fetched
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub pulling: Pulling,
+}
+
+/// Options of pulling.
+#[derive(Debug, Args)]
+pub struct Pulling {
+    /// Fetch all layers whole
+    #[arg(long)]
+    pub no_deltas: bool,
+    /// Layers at the same time
+    #[arg(long, value_name = "N", default_value = "4")]
+    pub jobs: NonZeroUsize,
+    /// Largest memory that a delta may take, besides what the program needs anyway; one that needs more is not used
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "1088MiB")]
+    pub memory: u64,
+    /// Threads for making layers from deltas [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub registry: RegistryOptions,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// List the images in the store.
+    Images(StoreImages),
+    /// Remove names from the store. What only they led to stays until the next gc.
+    Rm(StoreRm),
+    /// Remove what no name leads to and no running command uses.
+    Gc(StoreGc),
+    /// Look for damage: compare everything in the store with its digest.
+    Fsck(StoreFsck),
+    /// Show how much room images take.
+    Du(StoreDu),
+}
+
+impl StoreCommand {
+    /// Options of all commands.
+    pub fn shared(&self) -> &Shared {
+        match self {
+            StoreCommand::Images(a) => &a.shared,
+            StoreCommand::Rm(a) => &a.shared,
+            StoreCommand::Gc(a) => &a.shared,
+            StoreCommand::Fsck(a) => &a.shared,
+            StoreCommand::Du(a) => &a.shared,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct StoreImages {
+    #[command(flatten)]
+    pub place: StorePlace,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+#[derive(Debug, Args)]
+pub struct StoreRm {
+    /// Names of images
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<Reference>,
+    #[command(flatten)]
+    pub place: StorePlace,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+#[derive(Debug, Args)]
+pub struct StoreGc {
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Keep what interrupted pulls have fetched within this time: 12h, 30d, 8w, 0h
+    #[arg(long, value_name = "TIME", value_parser = size::parse_time, default_value = "7d")]
+    pub partial_age: std::time::Duration,
+    /// Go on where a name leads to a damaged manifest, which may lose what it led to
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub place: StorePlace,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+#[derive(Debug, Args)]
+pub struct StoreFsck {
+    /// Fetch what is damaged again, from where the images came
+    #[arg(long)]
+    pub repair: bool,
+    /// Put each layer together and compare it as well
+    #[arg(long)]
+    pub deep: bool,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub registry: RegistryOptions,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+#[derive(Debug, Args)]
+pub struct StoreDu {
+    #[command(flatten)]
+    pub place: StorePlace,
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+/// Where the store is.
+#[derive(Debug, Args)]
+pub struct StorePlace {
+    /// The store [default: $CORACLE_STORE; for root /var/lib/coracle/store; else ~/.local/share/coracle/store]
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+}
+
 /// Options of commands that may ask a registry.
 #[derive(Debug, Args)]
 pub struct RegistryOptions {
+    #[command(flatten)]
+    pub place: StorePlace,
     /// Bytes per second from and to registries, all transfers together
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub limit_rate: Option<u64>,

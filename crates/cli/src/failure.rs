@@ -88,6 +88,31 @@ impl Failure {
         self
     }
 
+    /// What a check has found and told.
+    pub fn damaged(count: usize, repaired: bool) -> Self {
+        let things = if count == 1 { "thing is" } else { "things are" };
+        let hint = if repaired {
+            "what could not be fetched has to be pulled from elsewhere, or removed"
+        } else {
+            "--repair fetches it again"
+        };
+        Failure {
+            kind: Kind::Integrity,
+            message: format!("{count} {things} damaged"),
+            hint: Some(hint),
+            signal: None,
+            stdout_taken: true,
+        }
+    }
+
+    /// For several failures of which each has been told: this one gives the exit code.
+    pub fn already_told(mut self, count: usize) -> Self {
+        if count > 1 {
+            self.message = format!("{count} images could not be updated; the first: {}", self.message);
+        }
+        self
+    }
+
     /// Keeps standard output free of messages.
     pub fn keep_stdout(mut self, taken: bool) -> Self {
         self.stdout_taken = taken;
@@ -223,6 +248,8 @@ fn classify(error: &Error) -> (Kind, Option<&'static str>) {
             (Kind::Tool, Some("install it, or use another transport, such as oci:"))
         }
         Error::Program { .. } => (Kind::Tool, None),
+        Error::Store(error) => store(error),
+        Error::NoSpace { .. } => (Kind::Output, Some("free some space; coracle store gc may find some")),
         Error::Cancelled => (Kind::Interrupted, None),
         _ => (Kind::Other, None),
     }
@@ -284,6 +311,22 @@ fn registry(error: &coracle_registry::Error) -> (Kind, Option<&'static str>) {
         E::Content { .. } => (Kind::Input, None),
         E::ContentMismatch { .. } => (Kind::Integrity, None),
         _ => (Kind::Other, None),
+    }
+}
+
+fn store(error: &coracle_store::Error) -> (Kind, Option<&'static str>) {
+    use coracle_store::Error as E;
+    const DAMAGED: Option<&str> = Some("coracle store fsck --repair fetches what is damaged again");
+    match error {
+        E::Io { source, .. } => (Kind::Output, write_hint(source)),
+        E::NotAStore { .. } => (Kind::Usage, Some("choose another folder with --store")),
+        E::Format { .. } => (Kind::Format, Some("another version of coracle may know it")),
+        E::Busy { .. } => (Kind::Output, Some("try again later")),
+        E::WrongLayer { .. } => (Kind::Integrity, None),
+        E::Unclear { .. } => {
+            (Kind::Format, Some("pull the image again, or remove its name; --force goes on"))
+        }
+        _ => (Kind::Integrity, DAMAGED),
     }
 }
 

@@ -36,6 +36,9 @@ fn main() -> ExitCode {
         Command::Explain(args) => commands::explain::run(&args),
         Command::Copy(args) => commands::copy::run(&args),
         Command::Delta(args) => commands::delta::run(&args),
+        Command::Pull(args) => commands::pull::run(&args),
+        Command::Update(args) => commands::pull::update(&args),
+        Command::Store(args) => commands::store::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

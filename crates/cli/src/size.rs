@@ -43,6 +43,16 @@ pub fn parse_time(text: &str) -> Result<std::time::Duration, String> {
     number.checked_mul(seconds).map(std::time::Duration::from_secs).ok_or_else(|| "time out of range".into())
 }
 
+/// A time that has passed, in its largest unit.
+pub fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
 /// `1234567` as `1,234,567`.
 pub fn grouped(n: u64) -> String {
     let digits = n.to_string();

@@ -66,6 +66,7 @@ impl Place {
             name => Command::new(self.path(name)),
         };
         command.args(words).current_dir(self.0.path()).env("TMPDIR", self.path("tmp"));
+        command.env("CORACLE_STORE", self.path("store"));
         command
     }
 

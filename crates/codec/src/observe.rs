@@ -18,6 +18,8 @@ pub enum Stage {
     Apply,
     /// Copying the blobs of an image.
     Copy,
+    /// Reading a store to see whether it is as it should be.
+    Check,
 }
 
 impl Stage {
@@ -31,6 +33,7 @@ impl Stage {
             Stage::Verify => "verify",
             Stage::Apply => "apply",
             Stage::Copy => "copy",
+            Stage::Check => "check",
         }
     }
 }

@@ -318,9 +318,31 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
+    /// The store cannot do what it is asked for.
+    #[error("store: {0}")]
+    Store(Box<coracle_store::Error>),
+    /// There is less room than an image takes.
+    #[error("{}: {needed} bytes are needed and {free} are free", path.display())]
+    NoSpace {
+        /// The store.
+        path: PathBuf,
+        /// Bytes that will be written at least.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// The observer asked to stop.
     #[error("interrupted")]
     Cancelled,
+}
+
+impl From<coracle_store::Error> for Error {
+    fn from(error: coracle_store::Error) -> Self {
+        match error {
+            coracle_store::Error::Cancelled => Error::Cancelled,
+            error => Error::Store(Box::new(error)),
+        }
+    }
 }
 
 impl Error {

@@ -85,6 +85,16 @@ impl Archive {
     }
 }
 
+impl ReadAt for Archive {
+    fn size(&self) -> u64 {
+        self.content.size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.content.read_at(offset, buf)
+    }
+}
+
 /// Decodes a stream into an unnamed temporary file.
 fn spool(
     path: &Path,

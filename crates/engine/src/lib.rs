@@ -8,6 +8,8 @@
 //! | [`native`](mod@native) | the part of these that native deltas have for themselves |
 //! | [`explain`](mod@explain) | what each file of the new archive costs in a delta |
 //! | [`artifact`] | deltas between whole images: made, published, applied |
+//! | [`pull`] | images into the store: discover, plan, fetch, rebuild, publish |
+//! | [`stored`] | looking after the store, where that takes a registry |
 //! | [`image`] | whole images: every transport, copying, what an image holds |
 //!
 //! The other modules are what these share: [`input`] opens archives and lets them be read at any offset, [`output`]
@@ -24,7 +26,9 @@ pub mod inspect;
 pub mod native;
 pub mod output;
 pub mod patch;
+pub mod pull;
 pub mod source;
+pub mod stored;
 
 pub use error::Error;
 

@@ -1,4 +1,4 @@
-//! The engine on real files: golden deltas, cancellation, inputs that change; and on whole images.
+//! The engine on real files: golden deltas, cancellation, inputs that change; and on whole images; pulls.
 #![allow(missing_docs)]
 
 mod artifacts;
@@ -8,3 +8,4 @@ mod described;
 mod golden;
 mod images;
 mod place;
+mod pulls;

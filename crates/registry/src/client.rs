@@ -1,6 +1,7 @@
 //! The client and its settings.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -104,6 +105,15 @@ impl Default for Settings {
     }
 }
 
+/// What went over the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Requests sent, repetitions, redirects and questions for tokens among them.
+    pub requests: u64,
+    /// Bytes of bodies received, of all kinds.
+    pub received: u64,
+}
+
 /// A client of any number of registries. Cheap to clone; clones share connections and tokens.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -118,6 +128,8 @@ pub(crate) struct Shared {
     pub(crate) limiter: Option<Limiter>,
     /// Mirrors that could not be reached, and when.
     down: Mutex<HashMap<String, Instant>>,
+    requests: AtomicU64,
+    received: AtomicU64,
     /// Places that gave wrong bytes for a blob.
     wrong: Mutex<HashMap<(String, Digest), ()>>,
 }
@@ -136,6 +148,8 @@ impl Client {
                 limiter,
                 settings,
                 down: Mutex::default(),
+                requests: AtomicU64::new(0),
+                received: AtomicU64::new(0),
                 wrong: Mutex::default(),
             }),
         }
@@ -144,6 +158,22 @@ impl Client {
     /// The settings it was made with.
     pub fn settings(&self) -> &Settings {
         &self.shared.settings
+    }
+
+    /// What this client and its clones have done so far.
+    pub fn traffic(&self) -> Traffic {
+        Traffic {
+            requests: self.shared.requests.load(Ordering::Relaxed),
+            received: self.shared.received.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn count_request(&self) {
+        self.shared.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_received(&self, bytes: usize) {
+        self.shared.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Tells that `host` gave wrong bytes for the blob `digest`: other places are asked first from now on.

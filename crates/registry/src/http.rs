@@ -352,6 +352,7 @@ impl Client {
             Method::PUT => idle * LAST_ANSWER,
             _ => idle,
         };
+        self.count_request();
         match timeout(patience, builder.send()).await {
             Ok(Ok(answer)) => {
                 if let Ok(mut reached) = self.shared.http.reached.lock()
@@ -418,6 +419,7 @@ pub(crate) async fn token_request(
         if let Some(value) = authorization {
             builder = builder.header(AUTHORIZATION, value);
         }
+        client.count_request();
         let result = match timeout(client.settings().idle_timeout, builder.send()).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(sending(&error, what, host)),
@@ -549,6 +551,7 @@ impl Body {
             Ok(Ok(Some(bytes))) => {
                 self.window.1 += bytes.len() as u64;
                 self.done += bytes.len() as u64;
+                self.client.count_received(bytes.len());
                 if self.window.0 >= patience {
                     if self.window.1 < slowest {
                         return Err(self.broken(format!("only {} bytes came in {patience:?}", self.window.1)));

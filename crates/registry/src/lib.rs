@@ -36,7 +36,7 @@ mod tags;
 mod token;
 
 pub use blob::{BlobStream, RangeAnswer};
-pub use client::{Client, Proxies, Retry, Settings};
+pub use client::{Client, Proxies, Retry, Settings, Traffic};
 pub use error::Error;
 pub use manifest::{Fetched, PushedManifest};
 pub use push::{Content, PushOptions, Pushed};

@@ -17,6 +17,7 @@
 //! | [`native_apply`] | `native::apply` | the second decoder of the testkit |
 //! | [`native_entropy`] | `native::entropy` | the second decoder, and encoding |
 //! | [`native_members`] | `native::packed`, `native::deflate` | the second encoders, and other decoders |
+//! | [`store_layer`] | `layer_file::LayerFile` of the store | its own sums, and its digest |
 //! | [`native_references`] | `native::exec::references` | the second decoder |
 //! | [`native_program`] | `native::apply`, with programs | the second decoder |
 
@@ -28,6 +29,7 @@ mod native;
 mod oci;
 mod pieces;
 mod program;
+mod store;
 mod tar;
 mod tardiff;
 pub mod tree;
@@ -38,6 +40,7 @@ pub use frame::stored_frame;
 pub use native::{native_apply, native_entropy, native_head, native_members, old_archive};
 pub use oci::oci_parse;
 pub use program::{native_program, native_references};
+pub use store::store_layer;
 pub use tar::tar_read;
 pub use tardiff::{tardiff_apply, tardiff_parse};
 
@@ -45,7 +48,7 @@ pub use tardiff::{tardiff_apply, tardiff_parse};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("tar_read", tar_read),
     ("compress_detect", compress_detect),
     ("oci_parse", oci_parse),
@@ -56,6 +59,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("native_apply", native_apply),
     ("native_entropy", native_entropy),
     ("native_members", native_members),
+    ("store_layer", store_layer),
     ("native_references", native_references),
     ("native_program", native_program),
 ];

@@ -50,6 +50,8 @@ pub(crate) fn create(dir: &Path, architecture: &str, to: &str, version: tardiff:
         host: Platform::new("linux", architecture, ""),
         limits: Limits::default(),
         archive_limits: compress::Limits::default(),
+        store: "/nonexistent/store".into(),
+        now: 0,
     };
     let name = |folder: &str| format!("oci:{}", dir.join(folder).display()).parse().unwrap();
     let request = Request {

@@ -10,7 +10,7 @@ use coracle_registry::{Client, Proxies, Settings};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{archive_limits, is_stdio};
-use crate::args::{RegistryOptions, Shared};
+use crate::args::{RegistryOptions, Shared, StorePlace};
 use crate::failure::Failure;
 
 /// Where containers tools look for registries.conf: the user's, the machine's, the distribution's.
@@ -69,8 +69,30 @@ pub fn environment(options: &RegistryOptions, shared: &Shared) -> Result<(Enviro
         host: host(),
         limits: Limits::default(),
         archive_limits: archive_limits(shared),
+        store: store(&options.place)?,
+        now: now(),
     };
     Ok((environment, runtime))
+}
+
+/// Seconds since 1970-01-01 UTC.
+pub fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// Where the store is: as told, or where data of a user, or of the machine, belongs (XDG Base Directory Specification).
+pub fn store(place: &StorePlace) -> Result<PathBuf, Failure> {
+    if let Some(told) = place.store.clone().or_else(|| variable("CORACLE_STORE").map(PathBuf::from)) {
+        return Ok(told);
+    }
+    if coracle_sys::usage::user_id() == 0 {
+        return Ok(PathBuf::from("/var/lib/coracle/store"));
+    }
+    let data = variable("XDG_DATA_HOME").map(PathBuf::from);
+    let data = data.or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".local/share")));
+    data.map(|data| data.join("coracle/store"))
+        .ok_or_else(|| Failure::usage("there is no place for the store: give it with --store"))
 }
 
 fn proxy(names: &[&str]) -> Option<String> {

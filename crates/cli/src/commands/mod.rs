@@ -9,6 +9,8 @@ pub mod inspect;
 pub mod inspect_image;
 pub mod native;
 pub mod patch;
+pub mod pull;
+pub mod store;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

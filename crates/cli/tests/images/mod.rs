@@ -1,11 +1,13 @@
 //! `copy` and `inspect` of images, with the programs that people have: what they push we copy, and what we copy they
-//! read and run.
+//! read and run. Pulls, and what is left when they are killed.
 
 mod access;
 mod deltas;
 mod engines;
 mod help;
+mod killed;
 mod large;
+mod pulls;
 mod restarts;
 mod shown;
 mod site;

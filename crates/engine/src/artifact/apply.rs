@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use coracle_codec::ReadAt;
 use coracle_codec::artifact::{Dialect, Payload};
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{Descriptor, Document, LayerCompression, Platform, Unverified, media_type};
@@ -17,7 +18,8 @@ use serde_json::{Value, json};
 
 use super::assembled::Assembled;
 use super::held::Held;
-use super::layers::{Image, Reading, merge};
+use super::layers::{Image, Reading};
+use super::making::OldLayers;
 use crate::image::blob::{Blob, Progress};
 use crate::image::copy::{Sending, in_parallel, watched, working};
 use crate::image::stop::Stop;
@@ -220,8 +222,10 @@ impl Work<'_> {
         let layers = watched(self.context, self.progress, total, || base.unpack(&all, &reading))?;
         self.progress.done.store(0, Ordering::Relaxed);
         let archives = layers.in_order(base.config.diff_ids());
-        let merged = merge(&archives, false, self.context.observer)?;
-        Ok(Old::Image { image: Box::new(base), archives, merged })
+        let old = base.config.diff_ids().iter().zip(archives);
+        let old = old.map(|(diff_id, archive)| (*diff_id, archive.path.clone(), archive as Arc<dyn ReadAt>));
+        let layers = OldLayers::new(old.collect(), self.context.observer)?;
+        Ok(Old::Image { image: Box::new(base), layers })
     }
 
     fn reading(&self) -> Reading<'_> {

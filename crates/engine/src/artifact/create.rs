@@ -122,6 +122,8 @@ pub struct Layer {
     pub bytes: u64,
     /// What the content is; `None` if the old image has the same layer.
     pub payload: Option<Payload>,
+    /// Digest of the content; `None` as before.
+    pub content: Option<Digest>,
 }
 
 /// Makes deltas and puts them where they belong. Blocks, and must not be called on a thread of the runtime.
@@ -313,7 +315,7 @@ impl Work<'_> {
             return Ok(None);
         };
         let source = old.manifest.digest().to_string();
-        let listed = new.source.referrers(&new.manifest.digest(), kind)?;
+        let listed = new.source.referrers(&new.manifest.digest(), Some(kind))?;
         let found = listed.iter().find(|entry| dialect.said(entry, "source") == Some(source.as_str()));
         Ok(found.map(|entry| entry.digest))
     }
@@ -372,10 +374,12 @@ impl Work<'_> {
             let content = contents.iter().find(|content| content.layer.to == layer.to);
             layer.payload = content.map(|content| content.layer.payload);
             layer.bytes = content.map_or(0, |content| content.layer.size);
+            layer.content = content.map(|content| content.layer.digest);
             if content.is_none() && !old.config.diff_ids().contains(&layer.diff_id) {
                 // This dialect has no content for it: clients fetch the layer.
                 layer.payload = Some(Payload::Layer);
                 layer.bytes = layer.full;
+                layer.content = Some(layer.to);
             }
         }
         let delta = Delta { layers, ..self.summary(name, dialect, old, new, plan, document.digest()) };
@@ -469,7 +473,8 @@ fn plan(old: &Image, new: &Image) -> Vec<Layer> {
             let known = old.config.diff_ids().contains(&diff_id);
             let payload = (!known).then_some(Payload::Layer);
             let bytes = if known { 0 } else { blob.size };
-            plan.push(Layer { number, to: blob.digest, diff_id, full: blob.size, bytes, payload });
+            let content = (!known).then_some(blob.digest);
+            plan.push(Layer { number, to: blob.digest, diff_id, full: blob.size, bytes, payload, content });
         }
     }
     plan

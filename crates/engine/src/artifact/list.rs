@@ -127,7 +127,7 @@ pub(super) fn target(image: &Image, environment: &Environment) -> Result<Target,
     let mut deltas = Vec::new();
     for dialect in [Dialect::Coracle, Dialect::OciDelta] {
         let Some(kind) = dialect.artifact_type() else { continue };
-        for entry in image.source.referrers(&digest, kind)? {
+        for entry in image.source.referrers(&digest, Some(kind))? {
             deltas.push(entry_of(dialect, &entry, image)?);
         }
     }

@@ -13,6 +13,7 @@
 //! | `ostree` | files in a repository of ostree, as old files |
 //! | `held` | deltas in memory, or in a temporary file |
 //! | `layers` | layers as uncompressed archives, compared |
+//! | `making` | a delta and old files in, a layer out |
 //! | `assembled` | documents and blobs that were just made, as an image source |
 //! | [`tags`] | which tags came before one |
 
@@ -21,8 +22,9 @@ mod assembled;
 pub mod create;
 pub mod explain;
 mod held;
-mod layers;
+pub(crate) mod layers;
 pub mod list;
+pub(crate) mod making;
 mod ostree;
 pub mod prune;
 mod publish;

@@ -166,7 +166,7 @@ impl Source for LayoutSource {
         tagged(self, &index, tag, &self.limits)
     }
 
-    fn referrers(&self, subject: &Digest, artifact_type: &str) -> Result<Vec<Descriptor>, Error> {
+    fn referrers(&self, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>, Error> {
         let index = read_small(&self.path.join("index.json"), self.limits.manifest_bytes)?;
         referrers(self, &index, subject, artifact_type, &self.limits)
     }
@@ -189,19 +189,22 @@ pub(super) fn referrers(
     source: &dyn Source,
     index: &[u8],
     subject: &Digest,
-    artifact_type: &str,
+    artifact_type: Option<&str>,
     limits: &Limits,
 ) -> Result<Vec<Descriptor>, Error> {
     let mut found = Vec::new();
     for entry in entries(index, source.name(), limits)? {
-        let other = entry.artifact_type.as_deref().is_some_and(|kind| kind != artifact_type);
+        let other = entry
+            .artifact_type
+            .as_deref()
+            .is_some_and(|kind| artifact_type.is_some_and(|wanted| kind != wanted));
         if other || entry.media_type != media_type::OCI_MANIFEST {
             continue;
         }
         let document = source.document(&entry)?;
         let described = document.descriptor();
         if document.subject().is_some_and(|of| of.digest == *subject)
-            && described.artifact_type.as_deref() == Some(artifact_type)
+            && (artifact_type.is_none() || described.artifact_type.as_deref() == artifact_type)
             && !found.contains(&described)
         {
             found.push(described);

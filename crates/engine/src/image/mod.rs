@@ -10,6 +10,7 @@
 //! | `rootfs` | `rootfs:` | yes | no |
 //! | `daemon` | `docker-daemon:` | yes | one image |
 //! | `storage` | `containers-storage:` | yes | one image |
+//! | `store` | `store:` | yes, as tars | yes |
 //!
 //! [`copy`] and [`show`] are the work; [`ImageName`] is how people name images. A place to read from is a `Source`, a
 //! place to write to a `Destination`: blocking calls, made from several threads at once. `docker://` drives its
@@ -32,8 +33,10 @@ pub(crate) mod open;
 pub(crate) mod registry;
 pub(crate) mod rootfs;
 pub mod show;
+pub(crate) mod spooled;
 pub(crate) mod stop;
 mod storage;
+pub(crate) mod store;
 
 use std::io::{Cursor, Read, Write};
 use std::sync::Arc;
@@ -93,8 +96,8 @@ pub(crate) trait Source: Send + Sync {
         Ok(None)
     }
 
-    /// What is there that says it is about `subject`, of one artifact type. Empty means that there is nothing.
-    fn referrers(&self, subject: &Digest, artifact_type: &str) -> Result<Vec<Descriptor>, Error> {
+    /// What is there that says it is about `subject`, of one artifact type or of all. Empty means that there is nothing.
+    fn referrers(&self, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>, Error> {
         let _ = (subject, artifact_type);
         Ok(Vec::new())
     }

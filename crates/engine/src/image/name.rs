@@ -49,10 +49,12 @@ pub enum Transport {
     Daemon(String),
     /// `containers-storage:NAME`: what podman and its relatives have.
     Storage(String),
+    /// `store:NAME`: the store of this machine.
+    Store(Reference),
 }
 
 /// All transports by their prefix.
-const PREFIXES: [&str; 8] = [
+const PREFIXES: [&str; 9] = [
     "docker:",
     "oci:",
     "oci-archive:",
@@ -61,12 +63,25 @@ const PREFIXES: [&str; 8] = [
     "rootfs:",
     "docker-daemon:",
     "containers-storage:",
+    "store:",
 ];
 
 impl ImageName {
     /// Where it is.
     pub fn transport(&self) -> &Transport {
         &self.transport
+    }
+
+    /// The image with this name in a registry.
+    #[must_use]
+    pub fn registry(reference: Reference) -> Self {
+        ImageName { text: format!("docker://{reference}"), transport: Transport::Registry(reference) }
+    }
+
+    /// The image with this name in the store.
+    #[must_use]
+    pub fn store(reference: Reference) -> Self {
+        ImageName { text: format!("store:{reference}"), transport: Transport::Store(reference) }
     }
 
     /// Whether `text` begins with a transport.
@@ -119,6 +134,10 @@ impl FromStr for ImageName {
             }
             Some("dir:") => (Transport::Dir(path(rest)?), text.to_owned()),
             Some("rootfs:") => (Transport::Rootfs(path(rest)?), text.to_owned()),
+            Some("store:") => {
+                let reference = reference(rest)?;
+                (Transport::Store(reference.clone()), format!("store:{reference}"))
+            }
             Some("docker-daemon:") => {
                 if !rest.starts_with("sha256:") {
                     reference(rest)?;

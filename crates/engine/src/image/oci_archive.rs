@@ -70,7 +70,7 @@ impl Source for ArchiveSource {
         super::layout::tagged(self, &self.bytes("index.json")?, tag, &self.limits)
     }
 
-    fn referrers(&self, subject: &Digest, artifact_type: &str) -> Result<Vec<Descriptor>, Error> {
+    fn referrers(&self, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>, Error> {
         super::layout::referrers(self, &self.bytes("index.json")?, subject, artifact_type, &self.limits)
     }
 }

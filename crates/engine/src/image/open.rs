@@ -18,6 +18,7 @@ use super::registry::{RegistryDestination, RegistrySource, Wire};
 use super::rootfs::RootfsSource;
 use super::stop::Stop;
 use super::storage::{StorageDestination, StorageSource};
+use super::store::{Place, StoreDestination, StoreSource};
 use super::{Destination, ImageName, Source, Transport};
 use crate::{Context, Error};
 
@@ -32,6 +33,10 @@ pub struct Environment {
     pub docker_socket: PathBuf,
     /// What images are chosen for, where one has to be chosen.
     pub host: Platform,
+    /// The store of this machine; made when something is put there.
+    pub store: PathBuf,
+    /// Seconds since 1970-01-01 UTC.
+    pub now: u64,
     /// Bounds for documents.
     pub limits: Limits,
     /// Bounds for compressed layers and archives.
@@ -75,6 +80,9 @@ impl Environment {
                 Arc::new(daemon::open(&text, image, &self.engine(stop), &limits, context)?)
             }
             Transport::Storage(_) => Arc::new(StorageSource::open(&text, &limits, stop, context)?),
+            Transport::Store(reference) => {
+                Arc::new(StoreSource::open(&text, reference, &self.store, &self.host, &limits)?)
+            }
         })
     }
 
@@ -114,6 +122,15 @@ impl Environment {
                 Box::new(DaemonDestination::create(&text, image, &engine, self.archive_limits, context)?)
             }
             Transport::Storage(_) => Box::new(StorageDestination::create(&text, stop, context)?),
+            Transport::Store(reference) => {
+                let place = Place {
+                    path: &self.store,
+                    limits: self.limits,
+                    archive_limits: self.archive_limits,
+                    now: self.now,
+                };
+                Box::new(StoreDestination::create(&text, reference, &place, stop)?)
+            }
         })
     }
 

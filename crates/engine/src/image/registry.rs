@@ -148,9 +148,9 @@ impl Source for RegistrySource {
         self.fetch_if_there(&self.reference.repository().with_digest(*digest))
     }
 
-    fn referrers(&self, subject: &Digest, artifact_type: &str) -> Result<Vec<Descriptor>, Error> {
+    fn referrers(&self, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>, Error> {
         let repository = self.reference.repository();
-        let call = self.wire.client.referrers(repository, subject, Some(artifact_type));
+        let call = self.wire.client.referrers(repository, subject, artifact_type);
         Ok(self.wire.wait(&self.name, call)?.descriptors)
     }
 

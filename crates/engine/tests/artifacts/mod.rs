@@ -2,5 +2,5 @@
 
 mod contended;
 mod golden;
-mod journey;
+pub mod journey;
 mod kept;

@@ -91,6 +91,8 @@ impl Site {
             host: Platform::new("linux", "amd64", ""),
             limits: Limits::default(),
             archive_limits: compress::Limits { max_output: 1 << 30, ..compress::Limits::default() },
+            store: self.path("store"),
+            now: 0,
         }
     }
 

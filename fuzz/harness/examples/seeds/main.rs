@@ -8,6 +8,7 @@ mod deltas;
 mod documents;
 mod native;
 mod programs;
+mod store;
 mod streams;
 mod tars;
 mod xz;
@@ -39,6 +40,7 @@ fn main() -> Outcome {
         ("native_apply", native::deltas()?),
         ("native_entropy", native::streams()),
         ("native_members", native::members()),
+        ("store_layer", store::seeds()?),
         ("native_references", programs::files()),
         ("native_program", programs::parts()),
     ] {

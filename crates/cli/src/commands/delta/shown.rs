@@ -52,6 +52,7 @@ fn delta_json(delta: &Delta) -> Value {
                 "full_bytes": layer.full,
                 "bytes": layer.bytes,
                 "content": layer.payload.map_or("same", payload),
+                "content_digest": layer.content.map(|digest| digest.to_string()),
             })
         })
         .collect();

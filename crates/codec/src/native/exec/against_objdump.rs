@@ -32,9 +32,12 @@ fn stands_apart(text: &str) -> bool {
         || alone && (APART.contains(&word) || matches!(word, "repz" | "repnz" | "bnd" | "notrack"))
 }
 
-/// Whether an instruction has the XOP prefix of some AMD processors, which the format takes for POP.
-fn is_xop(code: &[u8]) -> bool {
+/// Whether an instruction is one that the format does not know: with the XOP prefix of some AMD processors, which it
+/// takes for POP, those of VIA's PadLock, and WAIT with prefixes behind it, which objdump joins to what follows.
+fn is_unknown(code: &[u8]) -> bool {
+    let code = if code.first() == Some(&0xf3) { &code[1..] } else { code };
     matches!(code, [0x8f, second, ..] if second & 31 >= 8)
+        || matches!(code, [0x0f, 0xa6 | 0xa7, ..] | [0x9b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67, ..])
 }
 
 /// Compares the executable sections of a file; none if objdump is missing or this is no program.
@@ -62,7 +65,7 @@ fn compare(path: &Path, tally: &mut Tally) {
         {
             // Data between functions is shown as text, sixteen bytes a line.
             in_data |= end - start == 16 || !text.contains(' ') && text.contains('.');
-            if in_data || stands_apart(text) || is_xop(&file[place as usize..]) {
+            if in_data || stands_apart(text) || is_unknown(&file[place as usize..]) {
                 tally.left_out += 1;
             } else {
                 let found = x86_64::instruction(&file[place as usize..]).map_or(0, |i| i.len as u64);

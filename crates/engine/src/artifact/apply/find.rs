@@ -217,7 +217,7 @@ impl Finder<'_> {
         let mut found: Vec<Descriptor> = Vec::new();
         for dialect in [Dialect::Coracle, Dialect::OciDelta].into_iter().filter(|d| self.can_read(*d)) {
             let Some(kind) = dialect.artifact_type() else { continue };
-            found.extend(target.source.referrers(&digest, kind)?);
+            found.extend(target.source.referrers(&digest, Some(kind))?);
         }
         let all = found.len();
         if let Some(config) = &base_config {

@@ -1,20 +1,15 @@
 //! Layers: made by deltas, taken whole, or found in the source.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use coracle_codec::ReadAt;
 use coracle_codec::artifact::Payload;
 use coracle_codec::compress::{GzipWriter, ZstdWriter, ZstdWriterOptions};
 use coracle_codec::digest::{Digest, Hashing};
-use coracle_codec::native::{self, Sources};
-use coracle_codec::observe::Observer;
 use coracle_codec::oci::{Descriptor, LayerCompression};
-use coracle_codec::source::{Source, Tree};
-use coracle_codec::tardiff;
 use coracle_sys::spool::spool_file;
 
 use super::find::{Content, Wanted};
@@ -22,11 +17,10 @@ use super::{From, How, Ready, Work, blob, layer_type};
 use crate::Error;
 use crate::artifact::held::Held;
 use crate::artifact::layers::{self, Image};
+use crate::artifact::making::{Maker, Making, OldFiles, OldLayers};
 use crate::artifact::ostree;
 use crate::image::Destination;
 use crate::image::blob::Blob;
-use crate::image::stop::Stop;
-use crate::input::Archive;
 use crate::source::TreeSource;
 
 /// Level of zstd for layers that are made anew: most of what level 19 saves, at a tenth of its time.
@@ -37,8 +31,7 @@ pub(super) enum Old {
     /// An image with its layers, in order, if a delta needs them, and the tree that they leave.
     Image {
         image: Box<Image>,
-        archives: Vec<Arc<Archive>>,
-        merged: Tree,
+        layers: OldLayers,
     },
     Tree(TreeSource),
     Ostree(ostree::Tree),
@@ -50,15 +43,6 @@ pub(super) struct Rebuilder<'a> {
     pub(super) old: &'a Old,
     pub(super) compression: LayerCompression,
     pub(super) destination: &'a dyn Destination,
-}
-
-/// Stops codecs when the work is stopped.
-struct Watch<'a>(&'a Stop);
-
-impl Observer for Watch<'_> {
-    fn cancelled(&self) -> bool {
-        self.0.raised()
-    }
 }
 
 impl Rebuilder<'_> {
@@ -208,135 +192,26 @@ impl Rebuilder<'_> {
         out: &mut dyn Write,
         fail: &dyn Fn(io::Error) -> Error,
     ) -> Result<(), Error> {
-        let watch = Watch(self.work.stop);
-        let whole = content.checked.clone();
-        let delta = BufReader::with_capacity(1 << 16, content.reader());
-        let mut out = Hashing::new(out);
-        let bound = making.bound(self.work.request.limits.max_output);
-        let result = match making.payload {
-            Payload::Native => {
-                let limits = native::Limits { max_output: bound, ..self.work.request.native_limits };
-                self.native(delta, &mut out, &limits, making, fail, &watch)
-            }
-            _ => {
-                let limits = tardiff::Limits { max_output: bound, ..self.work.request.limits };
-                self.tar_diff(delta, &mut out, &limits, making, fail, &watch)
-            }
-        };
-        // Wrong bytes are the reason for all that comes of them.
-        match result {
-            Err(error @ (Error::Cancelled | Error::Write { .. } | Error::Temporary { .. })) => {
-                return Err(error);
-            }
-            Err(error) => return Err(whole.finish(making.blob).err().unwrap_or(error)),
-            Ok(()) => whole.finish(making.blob)?,
-        }
-        let (_, actual, size) = out.finish();
-        self.wanted.rebuilt.fetch_add(size, Ordering::Relaxed);
-        if actual != making.diff_id {
-            return Err(Error::WrongLayer {
-                image: self.wanted.name.clone(),
-                layer: format!("layer {}", making.number),
-                expected: making.diff_id,
-                actual,
-            });
-        }
-        Ok(())
-    }
-
-    fn tar_diff(
-        &self,
-        delta: impl Read,
-        out: &mut impl Write,
-        limits: &tardiff::Limits,
-        making: &Making<'_>,
-        fail: &dyn Fn(io::Error) -> Error,
-        watch: &Watch<'_>,
-    ) -> Result<(), Error> {
-        let fixed;
-        let source: &dyn Source = match self.old {
-            Old::Tree(tree) => tree,
-            Old::Ostree(tree) => tree,
-            Old::Image { image, archives, merged } => {
-                let number = |from| image.config.diff_ids().iter().position(|diff_id| *diff_id == from);
-                fixed = layers::old_files(archives, merged, making.from.and_then(number), watch)?;
-                &fixed
-            }
-        };
-        tardiff::apply(delta, source, out, limits, watch).map(|_| ()).map_err(|error| match error {
-            tardiff::Error::Cancelled => Error::Cancelled,
-            tardiff::Error::Write(error) => fail(error),
-            tardiff::Error::ReadDelta(error) => making.blob.unreadable(error),
-            error => Error::ApplyTarDiff {
-                delta: self.wanted.name.clone(),
-                layer: making.title(),
-                error: Box::new(error),
-            },
-        })
-    }
-
-    fn native(
-        &self,
-        delta: impl Read,
-        out: &mut impl Write,
-        limits: &native::Limits,
-        making: &Making<'_>,
-        fail: &dyn Fn(io::Error) -> Error,
-        watch: &Watch<'_>,
-    ) -> Result<(), Error> {
-        let known: Vec<(Digest, &dyn ReadAt)>;
-        let sources = match self.old {
-            Old::Image { image, archives, .. } => {
-                known = image.config.diff_ids().iter().copied().zip(layers::bytes(archives)).collect();
-                Sources::Known(&known)
-            }
-            Old::Tree(tree) => Sources::Tree(tree),
-            Old::Ostree(tree) => Sources::Tree(tree),
-        };
         // Layers side by side share the threads.
         let made =
             self.wanted.contents.iter().filter(|content| matches!(content, Content::Delta { .. })).count();
         let threads =
             NonZeroUsize::new(self.work.request.jobs.get() / made.max(1)).unwrap_or(NonZeroUsize::MIN);
-        native::apply(delta, sources, out, limits, threads, watch).map(|_| ()).map_err(|error| match error {
-            native::Error::Cancelled => Error::Cancelled,
-            native::Error::Write(error) => fail(error),
-            native::Error::ReadDelta(error) => making.blob.unreadable(error),
-            error => Error::ApplyNative {
-                delta: self.wanted.name.clone(),
-                layer: making.title(),
-                error: Box::new(error),
+        let maker = Maker {
+            delta: &self.wanted.name,
+            old: match self.old {
+                Old::Image { layers, .. } => OldFiles::Layers(layers),
+                Old::Tree(tree) => OldFiles::Tree(tree),
+                Old::Ostree(tree) => OldFiles::Tree(tree),
             },
-        })
-    }
-}
-
-/// A layer that a delta makes.
-struct Making<'a> {
-    number: usize,
-    layer: &'a Descriptor,
-    blob: &'a Blob,
-    payload: Payload,
-    size: Option<u64>,
-    from: Option<Digest>,
-    diff_id: Digest,
-}
-
-impl Making<'_> {
-    fn title(&self) -> String {
-        format!("layer {}", self.number)
-    }
-
-    /// Bytes that the layer can have at most: what is declared, what its compressed size allows, or what the caller
-    /// does.
-    fn bound(&self, policy: u64) -> u64 {
-        // deflate's best is 1032 to 1 (RFC 1951: 258 bytes from two bits).
-        const DEFLATE: u64 = 1032;
-        let possible = match self.layer.layer_compression() {
-            LayerCompression::None => self.layer.size,
-            LayerCompression::Gzip => self.layer.size.saturating_mul(DEFLATE).saturating_add(1 << 16),
-            LayerCompression::Zstd | LayerCompression::Unknown => u64::MAX,
+            threads,
+            stop: self.work.stop,
+            limits: self.work.request.limits,
+            native_limits: self.work.request.native_limits,
         };
-        self.size.unwrap_or(possible).min(policy)
+        let mut out = Hashing::new(out);
+        let result = maker.make(making, content, &mut out, fail);
+        self.wanted.rebuilt.fetch_add(out.passed(), Ordering::Relaxed);
+        result
     }
 }

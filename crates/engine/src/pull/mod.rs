@@ -1,0 +1,463 @@
+//! Pulling images into the store (`docs/pull.md`): what is here stays, deltas make what they can, the rest is fetched
+//! whole, and the name leads to the image only when all of it is there.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `discover` | asks what deltas there are |
+//! | `job` | what it takes to have the image, images on the way included |
+//! | [`plan`](mod@plan) | the cheapest way to each layer |
+//! | `make` | does what the plan says |
+//! | [`update`] | all tracked images |
+
+mod discover;
+mod job;
+mod make;
+pub mod plan;
+pub mod update;
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use coracle_codec::artifact::{Dialect, Payload};
+use coracle_codec::digest::Digest;
+use coracle_codec::oci::{
+    Descriptor, Document, ImageConfig, Manifest, Platform, Reference, Verified, Version,
+};
+use coracle_codec::{native, tardiff};
+use coracle_store::{Lease, Ref, Store};
+
+use crate::artifact::layers::Image;
+use crate::image::blob::Progress;
+use crate::image::copy::{self, choose, watched, working};
+use crate::image::spooled::Spooled;
+use crate::image::stop::Stop;
+use crate::image::{Environment, ImageName, Source, Transport, config_of};
+use crate::{Context, Error};
+
+use discover::patiently;
+use job::{Job, Planner, Route};
+use make::Work;
+use plan::{Prices, Way};
+
+/// What to pull.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The image.
+    pub image: ImageName,
+    /// Where updates of it come from, if not from there.
+    pub origin: Option<ImageName>,
+    /// Its name in the store; by default the name that it has in its registry.
+    pub name: Option<Reference>,
+    /// Where layers and sources of deltas may be besides the store.
+    pub sources: Vec<ImageName>,
+    /// Of an index the image for this platform; by default for this machine.
+    pub platform: Option<Platform>,
+    /// Where the image goes besides the store.
+    pub to: Option<ImageName>,
+    /// Whether deltas are used.
+    pub deltas: bool,
+    /// Only make the plan.
+    pub dry_run: bool,
+    /// Layers at a time.
+    pub jobs: NonZeroUsize,
+    /// Threads for decoding native deltas.
+    pub threads: NonZeroUsize,
+    /// Bounds for tar-diffs; the output is that of one layer, unless the delta declares its size.
+    pub limits: tardiff::Limits,
+    /// Bounds for native deltas, in the same sense.
+    pub native_limits: native::Limits,
+    /// What things cost.
+    pub prices: Prices,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// What is going to be done.
+    Planned(&'a Planned),
+    /// A layer is in the store.
+    Layer(&'a Made),
+    /// A delta could not be used; its layer is fetched whole.
+    FellBack(&'a FellBack),
+}
+
+/// A plan, to be shown.
+#[derive(Debug, Clone, Default)]
+pub struct Planned {
+    /// For each layer of the image how it will come.
+    pub layers: Vec<PlannedLayer>,
+    /// Bytes of blobs to be fetched.
+    pub bytes: u64,
+    /// Bytes of all layers that are not here, as a pull without deltas would fetch them.
+    pub full_bytes: u64,
+}
+
+/// A layer in a plan.
+#[derive(Debug, Clone)]
+pub struct PlannedLayer {
+    /// Its number in the manifest.
+    pub number: usize,
+    /// Its diff_id.
+    pub diff_id: Digest,
+    /// How it comes.
+    pub way: Way,
+    /// Bytes of its blob.
+    pub full_bytes: u64,
+    /// Bytes to be fetched for it.
+    pub bytes: u64,
+    /// The delta and its dialect.
+    pub delta: Option<(String, Dialect)>,
+    /// The images that are made first, the nearest to the target first.
+    pub through: Vec<String>,
+}
+
+/// A layer that is in the store now.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// Its number in the manifest.
+    pub number: usize,
+    /// Its diff_id.
+    pub diff_id: Digest,
+    /// Its blob digest.
+    pub blob: Digest,
+    /// Where it came from.
+    pub from: From,
+    /// Bytes of the content that was fetched for it.
+    pub bytes: u64,
+}
+
+/// Where a layer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// It was here, or another process made it.
+    Store,
+    /// From one of the other sources.
+    Source,
+    /// From a delta.
+    Delta(Payload),
+    /// Fetched whole.
+    Full,
+}
+
+/// A delta that could not be used.
+#[derive(Debug, Clone)]
+pub struct FellBack {
+    /// Number of the layer.
+    pub number: usize,
+    /// Its diff_id.
+    pub diff_id: Digest,
+    /// What was to make it.
+    pub delta: String,
+    /// Why that failed.
+    pub reason: String,
+}
+
+/// An image that is in the store.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    /// Its name there.
+    pub name: Reference,
+    /// Digest of what the name leads to: a manifest, or the index it was chosen from.
+    pub root: Digest,
+    /// Digest of the manifest.
+    pub digest: Digest,
+    /// Digest of the config, which is the image's ID.
+    pub config: Digest,
+    /// Whether nothing had to be done.
+    pub up_to_date: bool,
+    /// The plan.
+    pub planned: Planned,
+    /// The layers; none after a dry run.
+    pub layers: Vec<Made>,
+    /// Deltas that failed.
+    pub fallbacks: Vec<FellBack>,
+    /// Bytes that an earlier run had fetched.
+    pub resumed_bytes: u64,
+    /// Requests that were sent.
+    pub requests: u64,
+    /// Bytes of answers that were received.
+    pub received_bytes: u64,
+    /// The copy that was asked for.
+    pub copied: Option<copy::Copied>,
+    /// What a user should know.
+    pub notes: Vec<String>,
+}
+
+/// Pulls. Blocks, and must not be called on a thread of the runtime. `events` is called from several threads.
+///
+/// # Errors
+/// See [`Error`]. The name in the store then leads to what it led to before; what was fetched is gone on with next time.
+pub fn run(
+    request: &Request,
+    environment: &Environment,
+    context: &Context<'_>,
+    events: &(dyn Fn(&Event<'_>) + Sync),
+) -> Result<Pulled, Error> {
+    let before = environment.client.traffic();
+    let store = Store::open_or_create(&environment.store, coracle_store::Options::default())?;
+    let mut pulled = working(context, |progress| {
+        let lease = store.lease()?;
+        Pull { request, environment, context, progress, store: &store, lease: &lease, events }.run()
+    })?;
+    if let (Some(to), false) = (&request.to, request.dry_run) {
+        let copy = copy::Request {
+            source: ImageName::store(pulled.name.clone()),
+            destination: to.clone(),
+            platform: None,
+            jobs: request.jobs,
+        };
+        pulled.copied = Some(copy::run(&copy, environment, context)?);
+    }
+    let after = environment.client.traffic();
+    pulled.requests = after.requests - before.requests;
+    pulled.received_bytes = after.received - before.received;
+    Ok(pulled)
+}
+
+struct Pull<'a> {
+    request: &'a Request,
+    environment: &'a Environment,
+    context: &'a Context<'a>,
+    progress: &'a Arc<Progress>,
+    store: &'a Store,
+    lease: &'a Lease,
+    events: &'a (dyn Fn(&Event<'_>) + Sync),
+}
+
+/// The documents of an image.
+struct Documents {
+    root: Document,
+    manifest: Manifest,
+    platform: Platform,
+    config: ImageConfig,
+}
+
+impl Pull<'_> {
+    fn run(&self) -> Result<Pulled, Error> {
+        let name = self.name()?;
+        let stop = &self.progress.stop;
+        let source = self.environment.source(&self.request.image, stop, self.context)?;
+        let documents = self.documents(&source)?;
+        // One that is damaged is written anew.
+        let held = self.store.reference(&name).ok().flatten();
+        let mut pulled = Pulled {
+            name,
+            root: documents.root.digest(),
+            digest: documents.manifest.digest(),
+            config: documents.config.raw().digest(),
+            up_to_date: held.as_ref().is_some_and(|held| self.is_whole(held, &documents)),
+            planned: Planned::default(),
+            layers: Vec::new(),
+            fallbacks: Vec::new(),
+            resumed_bytes: 0,
+            requests: 0,
+            received_bytes: 0,
+            copied: None,
+            notes: Vec::new(),
+        };
+        if pulled.up_to_date {
+            return Ok(pulled);
+        }
+        let others = self.others()?;
+        let (job, notes) = self.plan(&pulled.name, &documents, &others)?;
+        pulled.notes = notes;
+        pulled.planned = planned(&job);
+        (self.events)(&Event::Planned(&pulled.planned));
+        if self.request.dry_run {
+            return Ok(pulled);
+        }
+        self.check_space(&job)?;
+        let store = self.store.clone();
+        let spooled = Arc::new(Spooled::new(source, move |digest| store.partial(digest)));
+        let work = Work {
+            request: self.request,
+            environment: self.environment,
+            progress: self.progress,
+            store: self.store,
+            lease: self.lease,
+            source: &spooled,
+            others: &others,
+            events: self.events,
+            fallbacks: Mutex::default(),
+            resumed: AtomicU64::new(0),
+        };
+        pulled.layers = watched(self.context, self.progress, job.bytes(), || work.run(&job, true))?;
+        pulled.fallbacks = work.fallbacks.into_inner().unwrap_or_else(PoisonError::into_inner);
+        pulled.resumed_bytes = work.resumed.into_inner();
+        self.publish(&pulled.name, &documents, held)?;
+        Ok(pulled)
+    }
+
+    /// The name in the store.
+    fn name(&self) -> Result<Reference, Error> {
+        match (&self.request.name, self.request.image.transport()) {
+            (Some(name), _) => Ok(name.clone()),
+            (None, Transport::Registry(reference)) => Ok(reference.clone()),
+            (None, _) => {
+                let reason =
+                    "it is not in a registry and has no name there: give it one with --name".to_owned();
+                Err(Error::Unsupported { image: self.request.image.to_string(), reason })
+            }
+        }
+    }
+
+    fn documents(&self, source: &Arc<dyn Source>) -> Result<Documents, Error> {
+        let root = source.root()?;
+        let wanted = self.request.platform.as_ref().unwrap_or(&self.environment.host);
+        let limits = &self.environment.limits;
+        let (document, platform) = match &root {
+            // One that is here need not be fetched again.
+            Document::Index(index) => match index.choose(wanted).and_then(|entry| self.here(entry)) {
+                Some(manifest) => {
+                    let platform = index.choose(wanted).and_then(|entry| entry.platform.clone());
+                    (Document::Manifest(manifest), platform.unwrap_or_else(|| wanted.clone()))
+                }
+                None => choose(source.as_ref(), root.clone(), wanted, limits)?,
+            },
+            Document::Manifest(_) => (root.clone(), wanted.clone()),
+        };
+        let Document::Manifest(manifest) = document else {
+            let reason = "it is a list of images; choose one with --platform".to_owned();
+            return Err(Error::BadImage { image: source.name().to_owned(), reason });
+        };
+        if !manifest.is_image() {
+            let kind = manifest.artifact_type().unwrap_or(&manifest.config().media_type);
+            let reason = format!("it is no image but an artifact ({kind})");
+            return Err(Error::Unsupported { image: source.name().to_owned(), reason });
+        }
+        let config = match self.config_here(&manifest) {
+            Some(config) => config,
+            None => config_of(source.as_ref(), &manifest, limits)?,
+        };
+        Ok(Documents { root, manifest, platform, config })
+    }
+
+    fn here(&self, entry: &Descriptor) -> Option<Manifest> {
+        let raw = self.store.document(&entry.digest).ok().flatten()?;
+        match Document::parse(raw, Some(&entry.media_type), &self.environment.limits) {
+            Ok(Document::Manifest(manifest)) => Some(manifest),
+            _ => None,
+        }
+    }
+
+    fn config_here(&self, manifest: &Manifest) -> Option<ImageConfig> {
+        let raw: Verified = self.store.document(&manifest.config().digest).ok().flatten()?;
+        let config = ImageConfig::parse(raw, &self.environment.limits).ok()?;
+        (config.diff_ids().len() == manifest.layers().len()).then_some(config)
+    }
+
+    /// Whether the store has the image under its name.
+    fn is_whole(&self, held: &Ref, documents: &Documents) -> bool {
+        held.root.digest == documents.root.digest()
+            && held.images.iter().any(|image| image.digest == documents.manifest.digest())
+            && [documents.root.raw(), documents.manifest.raw(), documents.config.raw()]
+                .iter()
+                .all(|raw| self.store.document(&raw.digest()).is_ok_and(|document| document.is_some()))
+            && documents
+                .config
+                .diff_ids()
+                .iter()
+                .all(|diff_id| self.store.layer(diff_id).is_ok_and(|layer| layer.is_some()))
+    }
+
+    /// The other sources.
+    fn others(&self) -> Result<Vec<Image>, Error> {
+        let open = |name: &ImageName| {
+            let platform = self.request.platform.as_ref();
+            Image::open(name, platform, self.environment, &self.progress.stop, self.context)
+        };
+        self.request.sources.iter().map(open).collect()
+    }
+
+    fn plan(
+        &self,
+        name: &Reference,
+        documents: &Documents,
+        others: &[Image],
+    ) -> Result<(Job, Vec<String>), Error> {
+        let stop = &self.progress.stop;
+        let own = Stop::new();
+        let source = self.environment.source(&self.request.image, &own, self.context)?;
+        let prices = self.request.prices;
+        let limits = &self.environment.limits;
+        let mut planner = Planner::new(self.store, source, others, limits, prices, self.request.deltas);
+        let (manifest, config) = (&documents.manifest, &documents.config);
+        let job = patiently(stop, &own, || planner.job(&name.to_string(), manifest, config));
+        if stop.raised() {
+            return Err(Error::Cancelled);
+        }
+        Ok((job?, planner.notes))
+    }
+
+    /// Fails before anything is fetched if it could not be kept.
+    fn check_space(&self, job: &Job) -> Result<(), Error> {
+        let (needed, free) = (job.space(), self.store.free_bytes()?);
+        if needed > free {
+            let path = self.store.path().to_owned();
+            return Err(Error::NoSpace { path, needed, free });
+        }
+        Ok(())
+    }
+
+    /// Makes the name lead to the image, of which everything is there.
+    fn publish(&self, name: &Reference, documents: &Documents, held: Option<Ref>) -> Result<(), Error> {
+        let Documents { root, manifest, platform, config } = documents;
+        for raw in [config.raw(), manifest.raw(), root.raw()] {
+            self.lease.put_document(raw)?;
+        }
+        let mut image = Descriptor::new(manifest.media_type(), manifest.digest(), manifest.raw().size());
+        image.platform = Some(config.platform().cloned().unwrap_or_else(|| platform.clone()));
+        // Images for other platforms stay as long as it is the same index.
+        let mut images = match held {
+            Some(held) if held.root.digest == root.digest() => held.images,
+            _ => Vec::new(),
+        };
+        images.retain(|other| other.digest != image.digest);
+        images.push(image);
+        self.lease.set_ref(&Ref {
+            name: name.clone(),
+            root: Descriptor::new(root.media_type(), root.digest(), root.raw().size()),
+            images,
+            source: self.request.origin.as_ref().unwrap_or(&self.request.image).to_string(),
+            tracked: matches!(name.version(), Version::Tag(_)),
+            updated: self.environment.now,
+        })?;
+        Ok(())
+    }
+}
+
+/// A plan as it is shown.
+fn planned(job: &Job) -> Planned {
+    let layers = job.layers.iter().zip(&job.plan.ways).enumerate().map(|(number, (layer, way))| {
+        let deltas = match way {
+            Way::Delta(at) => Some(&job.deltas[*at]),
+            Way::Have | Way::Full => None,
+        };
+        let content = deltas.and_then(|deltas| deltas.contents[number].as_ref());
+        let mut through = Vec::new();
+        let mut route = deltas.map(|deltas| &deltas.route);
+        while let Some(Route::Made(job)) = route {
+            through.push(job.name.clone());
+            route = job.used().map(|deltas| &deltas.route).next();
+        }
+        PlannedLayer {
+            number: layer.number,
+            diff_id: layer.diff_id,
+            way: *way,
+            full_bytes: layer.blob.size,
+            bytes: match way {
+                Way::Have => 0,
+                Way::Full => layer.blob.size,
+                Way::Delta(_) => content.map_or(0, |content| content.blob.size),
+            },
+            delta: deltas.map(|deltas| (deltas.name.clone(), deltas.dialect)),
+            through,
+        }
+    });
+    let layers: Vec<PlannedLayer> = layers.collect();
+    let away = layers.iter().filter(|layer| layer.way != Way::Have);
+    let full_bytes = away.map(|layer| layer.full_bytes).fold(0, u64::saturating_add);
+    Planned { layers, bytes: job.bytes(), full_bytes }
+}
