@@ -8,13 +8,13 @@
 //!
 //! | module | what it is | section |
 //! |---|---|---|
-//! | [`elf`] | segments and sections | 9.2 |
-//! | [`data`] | references in data | 9.3 |
-//! | [`x86_64`], [`aarch64`] | references in code | 9.4, 9.5 |
-//! | [`field`] | from a reference to its target and back | 9.6 |
-//! | [`map`] | where old addresses went | 9.7 |
-//! | [`predict`] | what a reference will be | 9.8 |
-//! | [`coding`] | the stream of references | 9.9 |
+//! | `elf` | segments and sections | 9.2 |
+//! | `data` | references in data | 9.3 |
+//! | `x86_64`, `aarch64` | references in code | 9.4, 9.5 |
+//! | `field` | from a reference to its target and back | 9.6 |
+//! | `map` | where old addresses went | 9.7 |
+//! | `predict` | what a reference will be | 9.8 |
+//! | `coding` | the stream of references | 9.9 |
 
 pub(crate) mod aarch64;
 #[cfg(test)]
