@@ -145,6 +145,40 @@ fn only_manifest_config_delta_and_lists_are_fetched() {
     assert_eq!(site.place.read(&format!("store/documents/{hex}")), raw.as_bytes());
 }
 
+/// The layers that `make demo` has made of two versions of real packages.
+fn real_pair() -> Option<[Vec<u8>; 2]> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/demo");
+    Some([fs::read(folder.join("old.tar")).ok()?, fs::read(folder.join("new.tar")).ok()?])
+}
+
+#[test]
+fn a_real_update_comes_by_delta() {
+    let Some(pair) = real_pair() else {
+        println!("no real packages: make demo fetches them");
+        return;
+    };
+    let site = Site::new();
+    let [old, new] = pair.map(|tar| image("amd64", &[tar], Compression::Gzip).unwrap());
+    push(&site, &old, "1");
+    push(&site, &new, "2");
+    site.json(
+        "delta create --tls-verify=false --push --codec native --effort 3 {registry}/app:1 {registry}/app:2",
+    );
+    let server = watched(&site);
+    let name = format!("{}/app", server.host());
+    pull(&site.place, &format!("{name}:1"));
+    server.faults().forget();
+    let told = pull(&site.place, &format!("{name}:2"));
+    assert_eq!(told["layers"][0]["from"], "native");
+    let bytes = told["layers"][0]["bytes"].as_u64().unwrap();
+    assert!(server.faults().sent() < bytes + 16_000);
+    assert!(bytes * 5 < told["plan"]["full_bytes"].as_u64().unwrap(), "{told}");
+    assert_eq!(
+        layers_of_store(&site.place, &format!("{name}:2")),
+        layers_by_skopeo(&site, &format!("{name}:2"))
+    );
+}
+
 #[test]
 fn tar_diffs_serve_as_well_within_little_memory() {
     let site = Site::new();

@@ -40,6 +40,15 @@ fn refused(site: &Site, source: &str, check: impl Fn(&Error) -> bool) {
         assert!(site.double.manifest(&out, "x").is_none(), "a manifest is there after {error}");
         assert_eq!(site.left(), Vec::<std::path::PathBuf>::new(), "{destination}");
     }
+    // A store that has the layers from elsewhere would not need to ask for them.
+    let _ = std::fs::remove_dir_all(site.path("store"));
+    if source.starts_with("docker://") {
+        let error = crate::pulls::pull(site, source).expect_err(source);
+        let ours = matches!(error, Error::Store(_) | Error::Write { .. } | Error::SelfCheck(_));
+        assert!(!ours, "pull {source}: {error:?}");
+        let store = coracle_store::Store::open(&site.path("store")).unwrap();
+        assert!(store.refs().unwrap().is_empty(), "{source}");
+    }
 }
 
 fn bundle() -> Bundle {
