@@ -48,6 +48,13 @@ impl Cost {
         }
     }
 
+    /// Its members beside those of a result.
+    pub fn add_to(&self, out: &mut serde_json::Value) {
+        out["seconds"] = serde_json::json!(self.seconds);
+        out["cpu_seconds"] = serde_json::json!(self.cpu_seconds);
+        out["peak_rss_bytes"] = serde_json::json!(self.peak_rss_bytes);
+    }
+
     /// In words.
     pub fn text(&self) -> String {
         format!(

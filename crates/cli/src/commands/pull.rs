@@ -73,9 +73,7 @@ pub fn run(args: &Pull) -> Result<(), Failure> {
     let cost = Cost::since(start);
     if shared.json {
         let mut out = pulled_json(&pulled, args.dry_run);
-        out["seconds"] = json!(cost.seconds);
-        out["cpu_seconds"] = json!(cost.cpu_seconds);
-        out["peak_rss_bytes"] = json!(cost.peak_rss_bytes);
+        cost.add_to(&mut out);
         say(&out.to_string(), stdout_taken);
     } else if !shared.quiet {
         say(&format!("{}took {}", pulled_text(&pulled, args.dry_run), cost.text()), stdout_taken);

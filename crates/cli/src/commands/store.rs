@@ -39,9 +39,7 @@ fn open(place: &StorePlace) -> Result<Store, Failure> {
 fn tell(shared: &Shared, start: Instant, mut out: Value, text: &str) {
     if shared.json {
         let cost = Cost::since(start);
-        out["seconds"] = json!(cost.seconds);
-        out["cpu_seconds"] = json!(cost.cpu_seconds);
-        out["peak_rss_bytes"] = json!(cost.peak_rss_bytes);
+        cost.add_to(&mut out);
         say(&out.to_string(), false);
     } else if !shared.quiet {
         say(&text.lines().map(clean).collect::<Vec<_>>().join("\n"), false);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use coracle_codec::artifact::{Artifact, DELTA_INDEX, Dialect, annotation, flatpak};
 use coracle_codec::digest::Digest;
-use coracle_codec::oci::{Descriptor, Document, ImageConfig, Manifest, Platform};
+use coracle_codec::oci::{Descriptor, Document, ImageConfig, Limits, Manifest, Platform};
 
 use super::layers::Image;
 use super::publish::Board;
@@ -134,7 +134,8 @@ pub(super) fn target(image: &Image, environment: &Environment) -> Result<Target,
     deltas.sort_by(|a, b| {
         (&b.source_created, a.source, a.dialect).cmp(&(&a.source_created, b.source, b.dialect))
     });
-    deltas.extend(layer_deltas(image, environment)?.into_iter().map(|delta| Entry {
+    let layers = layer_deltas(image.source.as_ref(), &digest, &environment.limits)?;
+    deltas.extend(layers.into_iter().map(|delta| Entry {
         dialect: Dialect::Flatpak,
         digest: delta.blob.digest,
         source: Some(delta.from),
@@ -151,16 +152,16 @@ pub(super) fn target(image: &Image, environment: &Environment) -> Result<Target,
     })
 }
 
-/// What `_deltaindex` has for an image.
-pub(super) fn layer_deltas(
-    image: &Image,
-    environment: &Environment,
+/// What `_deltaindex` has for the image with this manifest.
+pub(crate) fn layer_deltas(
+    source: &dyn Source,
+    target: &Digest,
+    limits: &Limits,
 ) -> Result<Vec<flatpak::LayerDelta>, Error> {
-    let (source, digest) = (image.source.as_ref(), image.manifest.digest());
     let Some(Document::Index(index)) = source.tagged(DELTA_INDEX)? else { return Ok(Vec::new()) };
-    let Some(entry) = flatpak::entry(&index, &digest) else { return Ok(Vec::new()) };
+    let Some(entry) = flatpak::entry(&index, target) else { return Ok(Vec::new()) };
     let raw = source.raw_document(entry)?;
-    flatpak::parse(&raw, &digest, &environment.limits)
+    flatpak::parse(&raw, target, limits)
         .map_err(|error| Error::Artifact { image: source.name().to_owned(), error: Box::new(error) })
 }
 

@@ -50,6 +50,22 @@ pub(crate) fn claimed<R>(
     make().map(Some)
 }
 
+/// Decodes a blob that is a layer, and whose `content` has not been read yet, into the store.
+pub(crate) fn ingest(
+    lease: &Lease,
+    blob: &Blob,
+    content: layers::Content,
+    diff_id: &Digest,
+    limits: compress::Limits,
+    options: WriterOptions,
+) -> Result<(), Error> {
+    let mut out = Hashing::new(lease.layer_writer(&[], options)?);
+    let fail = |error| Error::Write { path: lease.store().path().to_owned(), error };
+    layers::decode(blob, content, diff_id, limits, &mut out, fail)?;
+    LayerWriter::publish(out, diff_id)?;
+    Ok(())
+}
+
 /// An image to read.
 #[derive(Debug)]
 pub(crate) struct StoreSource {
@@ -254,12 +270,8 @@ impl StoreDestination {
     }
 
     fn decode(&self, blob: &Blob, diff_id: &Digest) -> Result<(), Error> {
-        let mut out = Hashing::new(self.lease.layer_writer(&[], WriterOptions::default())?);
-        let fail = |error| Error::Write { path: self.store.path().to_owned(), error };
         let content = layers::Content::open(blob)?;
-        layers::decode(blob, content, diff_id, self.archive_limits, &mut out, fail)?;
-        LayerWriter::publish(out, diff_id)?;
-        Ok(())
+        ingest(&self.lease, blob, content, diff_id, self.archive_limits, WriterOptions::default())
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use coracle_codec::artifact::{DELTA_INDEX, Dialect, annotation, flatpak};
 use coracle_codec::digest::Digest;
-use coracle_codec::oci::{Descriptor, Document, Limits};
+use coracle_codec::oci::{Descriptor, Limits};
 
-use crate::Error;
+use crate::artifact::list::layer_deltas;
 use crate::image::Source;
 use crate::image::stop::Stop;
 
@@ -69,18 +69,6 @@ pub(super) fn discover(source: &Arc<dyn Source>, target: &Digest, limits: &Limit
         found.pairs.sort_by_key(|pair| pair.bytes.unwrap_or(u64::MAX));
         found
     })
-}
-
-fn layer_deltas(
-    source: &dyn Source,
-    target: &Digest,
-    limits: &Limits,
-) -> Result<Vec<flatpak::LayerDelta>, Error> {
-    let Some(Document::Index(index)) = source.tagged(DELTA_INDEX)? else { return Ok(Vec::new()) };
-    let Some(entry) = flatpak::entry(&index, target) else { return Ok(Vec::new()) };
-    let raw = source.raw_document(entry)?;
-    flatpak::parse(&raw, target, limits)
-        .map_err(|error| Error::Artifact { image: source.name().to_owned(), error: Box::new(error) })
 }
 
 /// Does `work`, and raises `own` when it has taken too long or `stop` is raised.

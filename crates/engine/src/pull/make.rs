@@ -1,7 +1,6 @@
 //! Doing what a plan says: layers side by side, whole ones where a delta fails.
 
 use std::collections::HashMap;
-use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +22,7 @@ use crate::image::blob::{Blob, Progress};
 use crate::image::copy::in_parallel;
 use crate::image::spooled::Spooled;
 use crate::image::stop::Stop;
-use crate::image::store::claimed;
+use crate::image::store::{claimed, ingest};
 use crate::image::{Environment, Source};
 
 /// What making layers needs.
@@ -209,16 +208,6 @@ impl Work<'_> {
         Arc::clone(self.source) as Arc<dyn Source>
     }
 
-    fn writer(&self, hints: &[coracle_store::Layer], distrust: bool) -> Result<Hashing<LayerWriter>, Error> {
-        let options = WriterOptions { distrust, ..WriterOptions::default() };
-        Ok(Hashing::new(self.lease.layer_writer(hints, options)?))
-    }
-
-    fn write_error(&self) -> impl Fn(io::Error) -> Error + use<> {
-        let path = self.store.path().to_owned();
-        move |error| Error::Write { path: path.clone(), error }
-    }
-
     /// Fetches a layer whole.
     fn whole(&self, layer: &Layer, distrust: bool) -> Result<(), Error> {
         let source = self.spooled();
@@ -265,11 +254,8 @@ impl Work<'_> {
         diff_id: &Digest,
         distrust: bool,
     ) -> Result<(), Error> {
-        let mut out = self.writer(&[], distrust)?;
-        let limits = self.environment.archive_limits;
-        layers::decode(blob, content, diff_id, limits, &mut out, self.write_error())?;
-        LayerWriter::publish(out, diff_id)?;
-        Ok(())
+        let options = WriterOptions { distrust, ..WriterOptions::default() };
+        ingest(self.lease, blob, content, diff_id, self.environment.archive_limits, options)
     }
 
     /// A layer of another image, into the store.
@@ -334,8 +320,9 @@ impl Work<'_> {
             from: content.from,
             diff_id: layer.diff_id,
         };
-        let mut out = self.writer(&ready.hints, false)?;
-        maker.make(&making, opened, &mut out, &self.write_error())?;
+        let mut out = Hashing::new(self.lease.layer_writer(&ready.hints, WriterOptions::default())?);
+        let fail = |error| Error::Write { path: self.store.path().to_owned(), error };
+        maker.make(&making, opened, &mut out, &fail)?;
         LayerWriter::publish(out, &layer.diff_id)?;
         Ok(payload)
     }

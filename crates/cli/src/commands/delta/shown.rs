@@ -30,9 +30,7 @@ fn short(digest: &Digest) -> String {
 }
 
 fn cost_members(mut out: Value, cost: &Cost) -> String {
-    out["seconds"] = json!(cost.seconds);
-    out["cpu_seconds"] = json!(cost.cpu_seconds);
-    out["peak_rss_bytes"] = json!(cost.peak_rss_bytes);
+    cost.add_to(&mut out);
     out.to_string()
 }
 

@@ -237,7 +237,7 @@ impl Finder<'_> {
                 Err(error) => refused = Some(error),
             }
         }
-        let layers = layer_deltas(target, self.environment)?;
+        let layers = layer_deltas(target.source.as_ref(), &digest, &self.environment.limits)?;
         let have = |diff_id: &Digest| base.is_some_and(|base| base.config.diff_ids().contains(diff_id));
         let (mut contents, mut used) = (Vec::new(), 0);
         for (layer, diff_id) in target.manifest.layers().iter().zip(target.config.diff_ids()) {
