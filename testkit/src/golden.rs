@@ -534,6 +534,16 @@ impl GoMember {
     }
 }
 
+impl GoMember {
+    /// The extended attributes among the pax records, in byte order of their names.
+    pub fn xattrs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let records = self.pax().into_iter();
+        let named =
+            records.filter_map(|(key, value)| Some((key.strip_prefix("SCHILY.xattr.")?.into(), value)));
+        named.collect()
+    }
+}
+
 impl Case<TarCase> {
     /// The tar.
     ///

@@ -3,8 +3,9 @@
 use std::io::{Cursor, Read};
 
 use coracle_codec::digest::Digest;
-use coracle_codec::tar::{Entry, Limits, Reader, expand};
+use coracle_codec::tar::{Entry, Kind, Limits, Reader, expand};
 use coracle_testkit::golden::Golden;
+use coracle_testkit::tar_builder::Header;
 
 /// A member and its content, expanded.
 type Member = (Entry, Option<Vec<u8>>);
@@ -60,7 +61,8 @@ fn reads_every_archive_as_go_does() {
             assert_eq!(entry.size as u64, go.size, "{name}: size");
             assert_eq!((entry.mode, entry.uid, entry.gid), (go.mode, go.uid, go.gid), "{name}");
             if entry.kind.typeflag() != b'g' {
-                assert_eq!(entry.mtime, go.mtime, "{name}: mtime");
+                assert_eq!((entry.mtime, entry.mtime_nanos), (go.mtime, go.mtime_nsec), "{name}: mtime");
+                assert_eq!(entry.xattrs, go.xattrs(), "{name}: attributes");
             }
             let content = content.as_ref().unwrap();
             assert_eq!(content.len() as u64, go.read, "{name}: bytes read");
@@ -68,6 +70,19 @@ fn reads_every_archive_as_go_does() {
             assert_eq!(digest.strip_prefix("sha256:").unwrap(), go.sha256, "{name}: content");
         }
     }
+}
+
+#[test]
+fn devices_have_their_numbers() {
+    let mut builder = coracle_testkit::tar_builder::TarBuilder::new();
+    let device = |name, typeflag, device| Header { typeflag, device: Some(device), ..Header::new(name) };
+    builder.entry(&device("null", b'3', (1, 3)), b"").entry(&device("disk", b'4', (259, 70_000)), b"");
+    builder.fifo("pipe");
+    let (members, end) = read_all(&builder.finish());
+    end.unwrap();
+    let found: Vec<_> = members.iter().map(|(entry, _)| (entry.kind, entry.device)).collect();
+    let want = [(Kind::CharDevice, (1, 3)), (Kind::BlockDevice, (259, 70_000)), (Kind::Fifo, (0, 0))];
+    assert_eq!(found, want);
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(super) struct Fields {
     pub uid: i64,
     pub gid: i64,
     pub mtime: i64,
+    /// Major and minor number of a device.
+    pub device: (i64, i64),
 }
 
 pub(super) const BAD_CHECKSUM: &str = "wrong checksum";
@@ -60,12 +62,12 @@ pub(super) fn fields(b: &Block, layout: Layout) -> Result<Fields, &'static str> 
         mtime: number(&b[136..148])?,
         typeflag: b[156],
         link_name: text(&b[157..257]).to_vec(),
+        device: (0, 0),
     };
     if layout == Layout::V7 {
         return Ok(f);
     }
-    number(&b[329..337])?;
-    number(&b[337..345])?;
+    f.device = (number(&b[329..337])?, number(&b[337..345])?);
     let prefix = match layout {
         Layout::Ustar => text(&b[345..500]),
         Layout::Star => {

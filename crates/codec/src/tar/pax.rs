@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 /// Keyword to value; a later record of the same keyword wins.
 pub(super) type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
+const NANOS: u32 = 1_000_000_000;
 const BAD_RECORD: &str = "malformed PAX record";
 
 /// Parses the content of one extended header. The offset/numbytes pairs of sparse format 0.0 become one
@@ -55,8 +56,8 @@ pub(super) fn decimal(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// A PAX time `[-]seconds[.fraction]`: the seconds rounded down, or `None` when malformed.
-pub(super) fn seconds(text: &[u8]) -> Option<i64> {
+/// A PAX time `[-]seconds[.fraction]`: the seconds rounded down and the nanoseconds after them, or `None` when malformed.
+pub(super) fn time(text: &[u8]) -> Option<(i64, u32)> {
     let mut halves = text.splitn(2, |&b| b == b'.');
     let whole = halves.next().unwrap_or_default();
     let seconds = decimal(whole)?;
@@ -65,8 +66,13 @@ pub(super) fn seconds(text: &[u8]) -> Option<i64> {
         return None;
     }
     // Nine digits count, as in Go: what is below a nanosecond is cut off.
-    let past = fraction.iter().take(9).any(|&d| d != b'0');
-    if whole.first() == Some(&b'-') && past { seconds.checked_sub(1) } else { Some(seconds) }
+    let digits = fraction.iter().copied().chain(std::iter::repeat(b'0')).take(9);
+    let nanos = digits.fold(0, |nanos, digit| nanos * 10 + u32::from(digit - b'0'));
+    if whole.first() == Some(&b'-') && nanos > 0 {
+        Some((seconds.checked_sub(1)?, NANOS - nanos))
+    } else {
+        Some((seconds, nanos))
+    }
 }
 
 #[cfg(test)]
@@ -97,10 +103,12 @@ mod tests {
 
     #[test]
     fn times() {
-        assert_eq!(seconds(b"1.5"), Some(1));
-        assert_eq!(seconds(b"-1.25"), Some(-2));
-        assert_eq!(seconds(b"-1.0"), Some(-1));
-        assert_eq!(seconds(b"1.x"), None);
-        assert_eq!(seconds(b""), None);
+        assert_eq!(time(b"1.5"), Some((1, 500_000_000)));
+        assert_eq!(time(b"1.0000000019"), Some((1, 1)));
+        assert_eq!(time(b"-1.25"), Some((-2, 750_000_000)));
+        assert_eq!(time(b"-1.0"), Some((-1, 0)));
+        assert_eq!(time(b"-9223372036854775808.5"), None);
+        assert_eq!(time(b"1.x"), None);
+        assert_eq!(time(b""), None);
     }
 }

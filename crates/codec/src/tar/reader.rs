@@ -113,6 +113,12 @@ pub struct Entry {
     pub gid: i64,
     /// Modification time, whole seconds (rounded down).
     pub mtime: i64,
+    /// Nanoseconds after [`Entry::mtime`].
+    pub mtime_nanos: u32,
+    /// Major and minor number of a device.
+    pub device: (i64, i64),
+    /// Extended attributes (`SCHILY.xattr.*`): names and values, in byte order of the names.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Map of a sparse file in any of the four forms.
     pub sparse: Option<SparseMap>,
 }
@@ -240,6 +246,9 @@ impl<R: Read> Reader<R> {
             uid: fields.uid,
             gid: fields.gid,
             mtime: fields.mtime,
+            mtime_nanos: records.get(&b"mtime"[..]).and_then(|t| pax::time(t)).map_or(0, |(_, nanos)| nanos),
+            device: fields.device,
+            xattrs: xattrs(records),
             sparse,
         })
     }
@@ -438,14 +447,21 @@ fn merge(fields: &mut Fields, records: &Records) -> Result<(), &'static str> {
             b"uid" => fields.uid = decimal(value).ok_or(BAD)?,
             b"gid" => fields.gid = decimal(value).ok_or(BAD)?,
             b"size" => fields.size = decimal(value).ok_or(BAD)?,
-            b"mtime" => fields.mtime = pax::seconds(value).ok_or(BAD)?,
+            b"mtime" => fields.mtime = pax::time(value).ok_or(BAD)?.0,
             b"atime" | b"ctime" => {
-                pax::seconds(value).ok_or(BAD)?;
+                pax::time(value).ok_or(BAD)?;
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Extended attributes; one without a name is none.
+fn xattrs(records: &Records) -> Vec<(Vec<u8>, Vec<u8>)> {
+    const PREFIX: &[u8] = b"SCHILY.xattr.";
+    let named = records.iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value)));
+    named.filter(|(name, _)| !name.is_empty()).map(|(name, value)| (name.to_vec(), value.clone())).collect()
 }
 
 /// Go reports a global header as a member that has only a name.
@@ -462,6 +478,9 @@ fn global_header(offset: u64, end: u64, name: Vec<u8>) -> Entry {
         uid: 0,
         gid: 0,
         mtime: 0,
+        mtime_nanos: 0,
+        device: (0, 0),
+        xattrs: Vec::new(),
         sparse: None,
     }
 }
