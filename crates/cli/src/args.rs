@@ -48,8 +48,7 @@ pub enum Command {
     ///
     /// Images are named as in containers-transports(5): docker://NAME, or just NAME, in a registry; oci:PATH or
     /// oci:PATH:NAME; oci-archive:PATH; docker-archive:PATH; dir:PATH; docker-daemon:NAME; containers-storage:NAME; and
-    /// rootfs:PATH for a tree of files, which can only be a source. Manifests are copied byte for byte, so digests are
-    /// kept; where the destination cannot keep them, that is said. What was interrupted goes on when it is run again.
+    /// rootfs:PATH for a tree of files. Manifests are copied byte for byte, so digests are kept; where the destination cannot keep them, that is said. What was interrupted goes on when it is run again.
     Copy(Copy),
     /// Pull an image into the store, with deltas where there are any.
     ///
@@ -467,6 +466,9 @@ pub struct Copy {
     /// Blobs copied at the same time
     #[arg(long, value_name = "N", default_value = "4")]
     pub jobs: NonZeroUsize,
+    /// Let files of a tree be the very files of the store where they cannot share blocks: a change in place damages it
+    #[arg(long)]
+    pub hardlinks: bool,
     #[command(flatten)]
     pub registry: RegistryOptions,
     #[command(flatten)]
@@ -477,9 +479,15 @@ pub struct Copy {
 pub struct Pull {
     /// The image, in a registry unless it says otherwise
     pub image: String,
-    /// Put it here, too: any destination of coracle copy
+    /// Put it here instead of the store: any destination of coracle copy. What is there under this name is a source
     #[arg(long, value_name = "DST")]
     pub to: Option<String>,
+    /// Keep it in the store as well
+    #[arg(long, requires = "to")]
+    pub keep: bool,
+    /// Let files of a tree be the very files of the store where they cannot share blocks: a change in place damages it
+    #[arg(long, requires = "to")]
+    pub hardlinks: bool,
     /// Where layers may be besides the store, and images that deltas start from (may be repeated)
     #[arg(long, value_name = "SRC")]
     pub source: Vec<String>,

@@ -240,6 +240,12 @@ fn classify(error: &Error) -> (Kind, Option<&'static str>) {
             Kind::Input,
             Some("addresses in manifests are never followed; push the layer to the registry first"),
         ),
+        Error::BadLayer { .. } => (
+            Kind::Format,
+            Some(
+                "no file can be made of that member here; is it the image that it should be? what was there stays",
+            ),
+        ),
         Error::BadImage { .. } => (Kind::Format, Some("the image is incomplete or damaged; fetch it anew")),
         Error::Unsupported { .. } => (Kind::Usage, Some("choose another source or destination")),
         Error::Registry { error, .. } => registry(error),

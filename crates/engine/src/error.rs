@@ -276,6 +276,18 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A layer that cannot be unpacked.
+    #[error("{image}: {layer}{}: {reason}", member.as_ref().map(|member| format!(": {member}")).unwrap_or_default())]
+    BadLayer {
+        /// The image as named.
+        image: String,
+        /// Which layer.
+        layer: String,
+        /// The member of its tar, bytes that are no text escaped.
+        member: Option<String>,
+        /// Why.
+        reason: String,
+    },
     /// Something that the place or the program cannot do.
     #[error("{image}: {reason}")]
     Unsupported {

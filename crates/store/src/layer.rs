@@ -32,6 +32,15 @@ struct Inner {
     objects: Mutex<Recent<Digest, Arc<File>>>,
 }
 
+/// An object, open, and where it is.
+#[derive(Debug)]
+pub struct StoredObject {
+    /// The file.
+    pub file: File,
+    /// Its path.
+    pub path: std::path::PathBuf,
+}
+
 /// A file that is read at any offset.
 #[derive(Debug)]
 pub(crate) struct StoredFile {
@@ -146,6 +155,24 @@ impl Layer {
         match self.find(path) {
             Some(FileEntry { object: Some(digest), size, .. }) => {
                 open_object(&self.0.layout, &digest, size).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The object that holds the `len` bytes from `offset` on, and nothing else; `None` if there is none.
+    ///
+    /// # Errors
+    /// The object is missing, or is not as long as the layer says.
+    pub fn object_at(&self, offset: u64, len: u64) -> Result<Option<StoredObject>, Error> {
+        let pieces = self.pieces();
+        let number = pieces.partition_point(|piece| piece.start < offset);
+        match pieces.get(number) {
+            Some(&Piece { start, len: found, content: Content::Object(digest) })
+                if (start, found) == (offset, len) =>
+            {
+                let file = open_object(&self.0.layout, &digest, len)?;
+                Ok(Some(StoredObject { file, path: self.0.layout.object(&digest) }))
             }
             _ => Ok(None),
         }

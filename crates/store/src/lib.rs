@@ -34,7 +34,7 @@ pub use error::Error;
 pub use fsck::{Damage, FsckOptions, FsckReport, Part};
 pub use gc::{GcOptions, GcReport, Swept};
 pub use ingest::{Count, LayerInfo, LayerWriter, WriterOptions};
-pub use layer::Layer;
+pub use layer::{Layer, StoredObject};
 pub use layer_file::{Content, FileEntry, Piece};
 pub use lease::Lease;
 pub use reader::LayerReader;

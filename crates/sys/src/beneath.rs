@@ -13,7 +13,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, readlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, chmodat, fstat, mkdirat, openat, openat2,
+    readlinkat,
+};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -132,6 +135,27 @@ impl Root {
         }
     }
 
+    /// Opens the folder at `rel`, with these flags. If `make`, what is missing is made, where a symlink leads to nothing
+    /// also behind it.
+    pub(crate) fn open_folder(&self, rel: &[u8], flags: OFlags, make: bool) -> io::Result<OwnedFd> {
+        if self.resolver == Resolver::Kernel {
+            match self.open_kernel(rel, flags) {
+                Err(Errno::NOENT) if make => {}
+                Err(Errno::AGAIN) => {}
+                result => return Ok(result?),
+            }
+        }
+        let mut walk = Walk { root: self.dir.as_fd(), below: Vec::new(), make };
+        walk.follow(rel).map_err(|error| match error {
+            OpenError::NotFound => io::Error::from(io::ErrorKind::NotFound),
+            OpenError::TooManyLinks => Errno::LOOP.into(),
+            OpenError::Io(error) => error,
+            other => io::Error::other(other),
+        })?;
+        let dir = walk.below.last().map_or(walk.root, |step| step.fd.as_fd());
+        Ok(openat(dir, ".", flags | OFlags::NOFOLLOW, Mode::empty())?)
+    }
+
     fn open_file_kernel(&self, rel: &[u8]) -> Result<File, OpenError> {
         let found = self.open_kernel(rel, FIND)?;
         let wanted = regular(&found)?;
@@ -151,7 +175,7 @@ impl Root {
     }
 
     fn open_file_walk(&self, rel: &[u8]) -> Result<File, OpenError> {
-        let mut walk = Walk { root: self.dir.as_fd(), below: Vec::new() };
+        let mut walk = Walk { root: self.dir.as_fd(), below: Vec::new(), make: false };
         walk.follow(rel)?;
         let Some(last) = walk.below.last() else {
             return Err(OpenError::NotRegular { kind: "directory" });
@@ -186,6 +210,8 @@ fn same_file(fd: OwnedFd, wanted: &Stat) -> Result<File, OpenError> {
 struct Walk<'a> {
     root: BorrowedFd<'a>,
     below: Vec<Step>,
+    /// Whether to make folders where there is nothing.
+    make: bool,
 }
 
 struct Step {
@@ -229,7 +255,17 @@ impl Walk<'_> {
     /// Goes down to `name`, or returns the target if it is a symlink.
     fn descend(&mut self, name: Vec<u8>) -> Result<Option<Vec<u8>>, OpenError> {
         let parent = self.below.last().map_or(self.root, |step| step.fd.as_fd());
-        let fd = openat(parent, name.as_slice(), FIND | OFlags::NOFOLLOW, Mode::empty())?;
+        let find = || openat(parent, name.as_slice(), FIND | OFlags::NOFOLLOW, Mode::empty());
+        let fd = match find() {
+            Err(Errno::NOENT) if self.make => {
+                let mode = Mode::from_raw_mode(0o755);
+                mkdirat(parent, name.as_slice(), mode)?;
+                // The umask is of no concern to what is inside the tree.
+                chmodat(parent, name.as_slice(), mode, AtFlags::empty())?;
+                find()?
+            }
+            result => result?,
+        };
         let kind = FileType::from_raw_mode(fstat(&fd)?.st_mode);
         if kind == FileType::Symlink {
             // Reads the very link that was opened: it has no name to be swapped behind.

@@ -9,7 +9,7 @@ use coracle_codec::oci::{Limits, Platform};
 use coracle_codec::{compress, tardiff};
 use coracle_engine::Context;
 use coracle_engine::artifact::create::{Created, Request, To, run};
-use coracle_engine::image::Environment;
+use coracle_engine::image::{Environment, Sharing};
 use coracle_oracles::oci_delta_rebuild;
 use coracle_registry::{Client, Settings};
 use coracle_testkit::image::{binary, mutate, text};
@@ -52,6 +52,7 @@ pub(crate) fn create(dir: &Path, architecture: &str, to: &str, version: tardiff:
         archive_limits: compress::Limits::default(),
         store: "/nonexistent/store".into(),
         now: 0,
+        sharing: Sharing::default(),
     };
     let name = |folder: &str| format!("oci:{}", dir.join(folder).display()).parse().unwrap();
     let request = Request {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use coracle_engine::image::copy::{Copied, Request, run as copy};
 use serde_json::json;
 
-use super::images::{environment, image_name, writes_stdout};
+use super::images::{environment, image_name, sharing, writes_stdout};
 use super::{Cost, say, watched};
 use crate::args::Copy;
 use crate::failure::Failure;
@@ -20,7 +20,8 @@ pub fn run(args: &Copy) -> Result<(), Failure> {
         platform: args.platform.clone(),
         jobs: args.jobs,
     };
-    let (environment, _runtime) = environment(&args.registry, &args.shared)?;
+    let (mut environment, _runtime) = environment(&args.registry, &args.shared)?;
+    environment.sharing = sharing(args.hardlinks);
     let stdout_taken = writes_stdout(&request.destination);
     let copied = watched(&args.shared, stdout_taken, |context| copy(&request, &environment, context))?;
     let cost = Cost::since(start);

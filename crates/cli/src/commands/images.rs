@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use coracle_codec::oci::{Limits, Platform};
-use coracle_engine::image::{Environment, ImageName, Transport};
+use coracle_engine::image::{Environment, ImageName, Sharing, Transport};
 use coracle_registry::config::{AuthFiles, CertFolders, Registries};
 use coracle_registry::{Client, Proxies, Settings};
 use tokio::runtime::{Builder, Runtime};
@@ -71,6 +71,7 @@ pub fn environment(options: &RegistryOptions, shared: &Shared) -> Result<(Enviro
         archive_limits: archive_limits(shared),
         store: store(&options.place)?,
         now: now(),
+        sharing: Sharing::default(),
     };
     Ok((environment, runtime))
 }
@@ -79,6 +80,16 @@ pub fn environment(options: &RegistryOptions, shared: &Shared) -> Result<(Enviro
 pub fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
+}
+
+/// Whether the user says which store it is.
+pub fn store_is_named(place: &StorePlace) -> bool {
+    place.store.is_some() || variable("CORACLE_STORE").is_some()
+}
+
+/// How files of the store become files of a tree.
+pub fn sharing(hardlinks: bool) -> Sharing {
+    if hardlinks { Sharing::Links } else { Sharing::Blocks }
 }
 
 /// Where the store is: as told, or where data of a user, or of the machine, belongs (XDG Base Directory Specification).

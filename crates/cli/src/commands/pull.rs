@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
-use coracle_engine::image::ImageName;
+use coracle_engine::image::{ImageName, Sharing, Transport, store_beside};
 use coracle_engine::pull::plan::{Prices, Way};
 use coracle_engine::pull::update::{Updated, update as update_all};
 use coracle_engine::pull::{
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::delta::payload_name as payload;
 use super::diff::all_cores;
-use super::images::{environment, image_name, writes_stdout};
+use super::images::{environment, image_name, sharing, store_is_named, writes_stdout};
 use super::{Cost, clean, delta_limits, native_limits, say, watched};
 use crate::args::{Pull, Pulling, Shared, Update};
 use crate::failure::Failure;
@@ -45,6 +45,8 @@ pub(super) fn plain_request(
         sources: Vec::new(),
         platform: None,
         to: None,
+        keep: false,
+        private: false,
         deltas: true,
         dry_run: false,
         jobs: JOBS,
@@ -59,15 +61,27 @@ pub(super) fn plain_request(
 pub fn run(args: &Pull) -> Result<(), Failure> {
     let start = Instant::now();
     let shared = &args.pulling.shared;
-    let request = Request {
+    let mut request = Request {
         name: args.name.clone(),
+        keep: args.keep,
         sources: args.source.iter().map(|name| image_name(name)).collect::<Result<_, _>>()?,
         platform: args.platform.clone(),
         to: args.to.as_deref().map(image_name).transpose()?,
         ..request(image_name(&args.image)?, args.dry_run, &args.pulling)
     };
     let stdout_taken = request.to.as_ref().is_some_and(writes_stdout);
-    let (environment, _runtime) = environment(&args.pulling.registry, shared)?;
+    let (mut environment, _runtime) = environment(&args.pulling.registry, shared)?;
+    environment.sharing = sharing(args.hardlinks);
+    let rootfs = request.to.as_ref().and_then(|to| match to.transport() {
+        Transport::Rootfs(path) => Some(path.clone()),
+        _ => None,
+    });
+    // A tree has a store of its own beside it, unless one is named.
+    if let (Some(path), false) = (rootfs, store_is_named(&args.pulling.registry.place)) {
+        environment.store = store_beside(&path)?;
+        environment.sharing = Sharing::Links;
+        (request.keep, request.private) = (true, true);
+    }
     let tell = |event: &Event<'_>| tell(None, event, shared.json, shared.quiet, stdout_taken);
     let pulled = watched(shared, stdout_taken, |context| pull(&request, &environment, context, &tell))?;
     let cost = Cost::since(start);

@@ -10,5 +10,6 @@ mod killed;
 mod large;
 mod pulls;
 mod restarts;
+mod rootfs;
 mod shown;
 mod site;

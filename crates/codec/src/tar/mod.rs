@@ -79,8 +79,9 @@ pub fn clean_path(name: &[u8]) -> Option<Vec<u8>> {
     (!out.is_empty()).then_some(out)
 }
 
-/// `name` with `..` resolved by text alone, as a careless extractor would: the path a `..` name might touch.
-pub(crate) fn lexical_path(name: &[u8]) -> Vec<u8> {
+/// `name` with `..` resolved by text alone and stopping at the top, as a careless extractor would: the path a `..` name
+/// might touch. Without slashes at its ends, empty for the top itself.
+pub fn lexical_path(name: &[u8]) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in name.split(|&b| b == b'/') {
         match part {

@@ -334,7 +334,8 @@ impl Work<'_> {
         let sending =
             Sending { jobs: self.request.jobs.get(), context: self.context, progress: self.progress };
         let source: Arc<dyn Source> = Arc::new(source);
-        sending.send_partly(&source, &root, destination, &self.environment.limits, &left)?;
+        let sent = sending.send_partly(&source, &root, destination, &self.environment.limits, &left)?;
+        notes.extend(sent.notes);
         let layers = ready.iter().enumerate().map(|(number, ready)| Layer {
             diff_id: target.config.diff_ids()[number],
             original: target.manifest.layers()[number].digest,

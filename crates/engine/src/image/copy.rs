@@ -54,7 +54,7 @@ pub struct Copied {
 }
 
 /// Blobs and their bytes.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Tally {
     /// Copied.
     pub copied: u64,
@@ -68,6 +68,8 @@ pub struct Tally {
     pub mounted: u64,
     /// Bytes of those.
     pub mounted_bytes: u64,
+    /// What the destination has to say.
+    pub notes: Vec<String>,
 }
 
 /// Copies. Blocks, and must not be called on a thread of the runtime.
@@ -86,6 +88,18 @@ pub fn run(request: &Request, environment: &Environment, context: &Context<'_>) 
         let source = environment.source(&request.source, stop, context)?;
         let work = Work { request, environment, context, stop, progress };
         work.run(source)
+    })
+}
+
+/// As [`run`], from a place that is open.
+pub(crate) fn run_from(
+    source: Arc<dyn Source>,
+    request: &Request,
+    environment: &Environment,
+    context: &Context<'_>,
+) -> Result<Copied, Error> {
+    working(context, |progress| {
+        Work { request, environment, context, stop: &progress.stop, progress }.run(source)
     })
 }
 
@@ -144,6 +158,7 @@ impl Work<'_> {
         let sending =
             Sending { jobs: self.request.jobs.get(), context: self.context, progress: self.progress };
         let tally = sending.send(&source, &root, &tree, destination)?;
+        notes.extend(tally.notes.iter().cloned());
         let (digest, media_type) = match (&root, takes.loses) {
             (Document::Manifest(manifest), Some(reason)) => {
                 notes.push(format!("the digest {} is not kept: {reason}", root.digest()));
@@ -217,14 +232,14 @@ impl Sending<'_> {
     ) -> Result<Tally, Error> {
         destination.announce(root, &tree.below)?;
         let jobs = if destination.takes().parallel { self.jobs } else { 1 };
-        let tally = self.blobs(source, destination.as_ref(), tree, jobs)?;
+        let mut tally = self.blobs(source, destination.as_ref(), tree, jobs)?;
         for document in &tree.below {
             destination.put_document(document)?;
         }
         if self.progress.stop.raised() {
             return Err(Error::Cancelled);
         }
-        destination.finish(root)?;
+        tally.notes = destination.finish(root)?;
         Ok(tally)
     }
 

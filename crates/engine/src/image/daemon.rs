@@ -197,12 +197,13 @@ impl Destination for DaemonDestination {
         self.inner.put_document(document)
     }
 
-    fn finish(self: Box<Self>, root: &Document) -> Result<(), Error> {
+    fn finish(self: Box<Self>, root: &Document) -> Result<Vec<String>, Error> {
         let path = self.folder.path().join("image.tar");
         Box::new(self.inner).finish(root)?;
         let fail = |error| Error::Open { path: path.clone(), error };
         let file = File::open(&path).map_err(fail)?;
         let len = file.metadata().map_err(fail)?.len();
-        self.engine.load(file, len)
+        self.engine.load(file, len)?;
+        Ok(Vec::new())
     }
 }

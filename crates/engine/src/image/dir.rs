@@ -96,10 +96,10 @@ impl Destination for DirDestination {
         publish(&self.path.join(file), document.raw().as_bytes())
     }
 
-    fn finish(self: Box<Self>, root: &Document) -> Result<(), Error> {
+    fn finish(self: Box<Self>, root: &Document) -> Result<Vec<String>, Error> {
         publish(&self.path.join("version"), VERSION.as_bytes())?;
         publish(&self.path.join(MANIFEST), root.raw().as_bytes())?;
         tidy(&self.path);
-        Ok(())
+        Ok(Vec::new())
     }
 }

@@ -384,7 +384,8 @@ impl Destination for DockerDestination {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, root: &Document) -> Result<(), Error> {
-        self.complete(root)?.publish()
+    fn finish(self: Box<Self>, root: &Document) -> Result<Vec<String>, Error> {
+        self.complete(root)?.publish()?;
+        Ok(Vec::new())
     }
 }

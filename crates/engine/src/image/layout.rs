@@ -359,7 +359,7 @@ impl Destination for LayoutDestination {
         publish(&self.path.join(blob_path(&document.digest())), document.raw().as_bytes())
     }
 
-    fn finish(self: Box<Self>, root: &Document) -> Result<(), Error> {
+    fn finish(self: Box<Self>, root: &Document) -> Result<Vec<String>, Error> {
         self.put_document(root)?;
         let fail = |error| Error::Write { path: self.path.clone(), error };
         let _lock = FolderLock::take(&self.path).map_err(fail)?;
@@ -374,7 +374,7 @@ impl Destination for LayoutDestination {
             .map_err(|reason| Error::BadImage { image: self.name.clone(), reason })?;
         publish(&self.path.join("index.json"), &new)?;
         tidy(&self.path);
-        Ok(())
+        Ok(Vec::new())
     }
 }
 

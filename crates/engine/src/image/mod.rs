@@ -7,7 +7,7 @@
 //! | `oci_archive` | `oci-archive:` | yes | yes |
 //! | `docker_archive` | `docker-archive:` | yes | one image |
 //! | `dir` | `dir:` | yes | yes |
-//! | `rootfs` | `rootfs:` | yes | no |
+//! | `rootfs` | `rootfs:` | yes | one image, its files |
 //! | `daemon` | `docker-daemon:` | yes | one image |
 //! | `storage` | `containers-storage:` | yes | one image |
 //! | `store` | `store:` | yes, as tars | yes |
@@ -48,6 +48,7 @@ use coracle_codec::oci::{
 
 pub use name::{ImageName, Transport};
 pub use open::Environment;
+pub use rootfs::{Sharing, store_beside};
 
 use crate::Error;
 use blob::Blob;
@@ -100,6 +101,12 @@ pub(crate) trait Source: Send + Sync {
     fn referrers(&self, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>, Error> {
         let _ = (subject, artifact_type);
         Ok(Vec::new())
+    }
+
+    /// The layer in the store that is this blob, if it is from there.
+    fn stored_layer(&self, wanted: &Descriptor) -> Option<coracle_store::Layer> {
+        let _ = wanted;
+        None
     }
 
     /// Tells that a blob had wrong bytes; `true` if there is another place to try.
@@ -163,8 +170,8 @@ pub(crate) trait Destination: Send + Sync {
     /// Puts a document that is not the root. All that it lists is there.
     fn put_document(&self, document: &Document) -> Result<(), Error>;
 
-    /// Puts the root and makes the image visible under its name.
-    fn finish(self: Box<Self>, root: &Document) -> Result<(), Error>;
+    /// Puts the root and makes the image visible under its name. Returns what a user should know.
+    fn finish(self: Box<Self>, root: &Document) -> Result<Vec<String>, Error>;
 }
 
 /// The bytes of a blob in memory, from `offset` on.

@@ -192,12 +192,13 @@ impl Destination for ArchiveDestination {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, root: &Document) -> Result<(), Error> {
+    fn finish(self: Box<Self>, root: &Document) -> Result<Vec<String>, Error> {
         let announced = self.announced.into_inner().unwrap_or_else(PoisonError::into_inner);
         if announced != Some(root.digest()) {
             let reason = "the archive was begun for another image".to_owned();
             return Err(Error::BadImage { image: self.name, reason });
         }
-        self.tar.into_inner().unwrap_or_else(PoisonError::into_inner).publish()
+        self.tar.into_inner().unwrap_or_else(PoisonError::into_inner).publish()?;
+        Ok(Vec::new())
     }
 }

@@ -15,7 +15,7 @@ use super::docker_archive::{DockerDestination, DockerSource};
 use super::layout::{LayoutDestination, LayoutSource};
 use super::oci_archive::{ArchiveDestination, ArchiveSource};
 use super::registry::{RegistryDestination, RegistrySource, Wire};
-use super::rootfs::RootfsSource;
+use super::rootfs::{self, RootfsDestination, RootfsSource, Sharing};
 use super::stop::Stop;
 use super::storage::{StorageDestination, StorageSource};
 use super::store::{Place, StoreDestination, StoreSource};
@@ -35,6 +35,8 @@ pub struct Environment {
     pub host: Platform,
     /// The store of this machine; made when something is put there.
     pub store: PathBuf,
+    /// How files of the store become files of a tree.
+    pub sharing: Sharing,
     /// Seconds since 1970-01-01 UTC.
     pub now: u64,
     /// Bounds for documents.
@@ -113,9 +115,10 @@ impl Environment {
                 context,
             )?),
             Transport::Dir(path) => Box::new(DirDestination::create(&text, path)?),
-            Transport::Rootfs(_) => {
-                let reason = "images are read from rootfs: and not written to it".to_owned();
-                return Err(Error::Unsupported { image: text, reason });
+            Transport::Rootfs(path) => {
+                let (limits, archive_limits, sharing) = (self.limits, self.archive_limits, self.sharing);
+                let place = rootfs::Place { path, limits, archive_limits, sharing };
+                Box::new(RootfsDestination::create(&text, &place)?)
             }
             Transport::Daemon(image) => {
                 let engine = self.engine(stop);

@@ -228,7 +228,7 @@ impl Destination for RegistryDestination {
         self.push(&Version::Digest(document.digest()), document)
     }
 
-    fn finish(self: Box<Self>, root: &Document) -> Result<(), Error> {
+    fn finish(self: Box<Self>, root: &Document) -> Result<Vec<String>, Error> {
         if let Some(digest) = self.reference.digest()
             && digest != root.digest()
         {
@@ -240,7 +240,8 @@ impl Destination for RegistryDestination {
             Some(tag) => Version::Tag(tag.to_owned()),
             None => Version::Digest(root.digest()),
         };
-        self.push(&version, root)
+        self.push(&version, root)?;
+        Ok(Vec::new())
     }
 }
 

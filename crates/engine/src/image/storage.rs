@@ -161,10 +161,11 @@ impl Destination for StorageDestination {
         self.layout.put_document(document)
     }
 
-    fn finish(self: Box<Self>, root: &Document) -> Result<(), Error> {
+    fn finish(self: Box<Self>, root: &Document) -> Result<Vec<String>, Error> {
         let this = *self;
         let from = format!("oci:{}:{IMAGE}", this.folder.path().display());
         Box::new(this.layout).finish(root)?;
-        skopeo(&["copy", "--quiet", "--preserve-digests", &from, &this.name], &this.name, &this.stop)
+        skopeo(&["copy", "--quiet", "--preserve-digests", &from, &this.name], &this.name, &this.stop)?;
+        Ok(Vec::new())
     }
 }

@@ -107,11 +107,27 @@ impl StoreSource {
             return Err(bad("its manifest is a list".into()));
         };
         let raw = read("config", &manifest.config().digest)?;
+        StoreSource::of(name, store.clone(), lease, raw, limits)
+    }
+
+    /// The image with this config, whose layers are in the store.
+    pub(crate) fn of(
+        name: &str,
+        store: Store,
+        lease: Lease,
+        raw: Verified,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
+        let document = |error| Error::Document { image: name.to_owned(), error };
+        let missing = |digest: &Digest| {
+            let reason = format!("layer {digest} is not in the store");
+            Error::BadImage { image: name.to_owned(), reason }
+        };
         let config = ImageConfig::parse(raw.clone(), limits).map_err(document)?;
         let mut described = Vec::new();
         for diff_id in config.diff_ids() {
             let kept = lease.keep_layer(diff_id)?;
-            let layer = store.layer(diff_id)?.filter(|_| kept).ok_or_else(|| missing("layer", diff_id))?;
+            let layer = store.layer(diff_id)?.filter(|_| kept).ok_or_else(|| missing(diff_id))?;
             described.push(Descriptor::new(media_type::OCI_LAYER, *diff_id, layer.size()));
         }
         let made = made_up(&raw, &described, limits).map_err(document)?;
@@ -154,6 +170,10 @@ impl Source for StoreSource {
                 reason: format!("the store has no layer {}", wanted.digest),
             }),
         }
+    }
+
+    fn stored_layer(&self, wanted: &Descriptor) -> Option<Layer> {
+        self.store.layer(&wanted.digest).ok().flatten()
     }
 
     fn made_up(&self) -> Option<&'static str> {
@@ -310,7 +330,7 @@ impl Destination for StoreDestination {
         Ok(self.lease.put_document(document.raw())?)
     }
 
-    fn finish(self: Box<Self>, root: &Document) -> Result<(), Error> {
+    fn finish(self: Box<Self>, root: &Document) -> Result<Vec<String>, Error> {
         self.put_document(root)?;
         let configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let images: Vec<Descriptor> = self
@@ -337,6 +357,6 @@ impl Destination for StoreDestination {
             tracked: false,
             updated: self.now,
         })?;
-        Ok(())
+        Ok(Vec::new())
     }
 }

@@ -7,9 +7,11 @@
 //! | `job` | what it takes to have the image, images on the way included |
 //! | [`plan`](mod@plan) | the cheapest way to each layer |
 //! | `make` | does what the plan says |
+//! | `elsewhere` | other places than the store that it goes to |
 //! | [`update`] | all tracked images |
 
 mod discover;
+mod elsewhere;
 mod job;
 mod make;
 pub mod plan;
@@ -25,7 +27,7 @@ use coracle_codec::oci::{
     Descriptor, Document, ImageConfig, Manifest, Platform, Reference, Verified, Version,
 };
 use coracle_codec::{native, tardiff};
-use coracle_store::{Lease, Ref, Store};
+use coracle_store::{FsckOptions, Lease, Ref, Store};
 
 use crate::artifact::layers::Image;
 use crate::image::blob::Progress;
@@ -36,6 +38,7 @@ use crate::image::{Environment, ImageName, Source, Transport, config_of};
 use crate::{Context, Error};
 
 use discover::patiently;
+use elsewhere::There;
 use job::{Job, Planner, Route};
 use make::Work;
 use plan::{Prices, Way};
@@ -53,8 +56,13 @@ pub struct Request {
     pub sources: Vec<ImageName>,
     /// Of an index the image for this platform; by default for this machine.
     pub platform: Option<Platform>,
-    /// Where the image goes besides the store.
+    /// Where the image goes instead of the store, in which it is only made then.
     pub to: Option<ImageName>,
+    /// Whether it stays in the store although it goes somewhere else. One whose name is in the store stays there.
+    pub keep: bool,
+    /// Whether the store is there for this place alone: its files may be files of the place, and changed there, so that
+    /// damage is looked for first; and what is not needed any more goes at once.
+    pub private: bool,
     /// Whether deltas are used.
     pub deltas: bool,
     /// Only make the plan.
@@ -197,23 +205,25 @@ pub fn run(
 ) -> Result<Pulled, Error> {
     let before = environment.client.traffic();
     let store = Store::open_or_create(&environment.store, coracle_store::Options::default())?;
-    let mut pulled = working(context, |progress| {
-        let lease = store.lease()?;
+    let lease = store.lease()?;
+    let (mut pulled, made) = working(context, |progress| {
         Pull { request, environment, context, progress, store: &store, lease: &lease, events }.run()
     })?;
-    if let (Some(to), false) = (&request.to, request.dry_run) {
-        let copy = copy::Request {
-            source: ImageName::store(pulled.name.clone()),
-            destination: to.clone(),
-            platform: None,
-            jobs: request.jobs,
-        };
-        pulled.copied = Some(copy::run(&copy, environment, context)?);
+    if let (Some(to), Some(made)) = (&request.to, made) {
+        elsewhere::put(to, &made, (&store, lease), request, environment, context, &mut pulled)?;
     }
     let after = environment.client.traffic();
     pulled.requests = after.requests - before.requests;
     pulled.received_bytes = after.received - before.received;
     Ok(pulled)
+}
+
+/// An image that is in the store, maybe without a name.
+struct Ready {
+    name: Reference,
+    config: Verified,
+    /// Whether a name leads to it.
+    named: bool,
 }
 
 struct Pull<'a> {
@@ -235,7 +245,8 @@ struct Documents {
 }
 
 impl Pull<'_> {
-    fn run(&self) -> Result<Pulled, Error> {
+    /// The image, and what to put elsewhere, if it is not there already.
+    fn run(&self) -> Result<(Pulled, Option<Ready>), Error> {
         let name = self.name()?;
         let stop = &self.progress.stop;
         let source = self.environment.source(&self.request.image, stop, self.context)?;
@@ -247,7 +258,7 @@ impl Pull<'_> {
             root: documents.root.digest(),
             digest: documents.manifest.digest(),
             config: documents.config.raw().digest(),
-            up_to_date: held.as_ref().is_some_and(|held| self.is_whole(held, &documents)),
+            up_to_date: false,
             planned: Planned::default(),
             layers: Vec::new(),
             fallbacks: Vec::new(),
@@ -257,16 +268,24 @@ impl Pull<'_> {
             copied: None,
             notes: Vec::new(),
         };
+        let named = self.request.to.is_none() || self.request.keep || held.is_some();
+        let here = held.as_ref().is_some_and(|held| self.is_whole(held, &documents));
+        let there = self.there()?;
+        pulled.up_to_date = (here || !named) && there.as_ref().is_none_or(|there| there.has(&pulled.config));
         if pulled.up_to_date {
-            return Ok(pulled);
+            return Ok((pulled, None));
         }
-        let others = self.others()?;
+        if self.request.private {
+            self.remove_damaged()?;
+        }
+        let mut others = self.others()?;
+        others.extend(there.and_then(There::image));
         let (job, notes) = self.plan(&pulled.name, &documents, &others)?;
         pulled.notes = notes;
         pulled.planned = planned(&job);
         (self.events)(&Event::Planned(&pulled.planned));
         if self.request.dry_run {
-            return Ok(pulled);
+            return Ok((pulled, None));
         }
         self.check_space(&job)?;
         let store = self.store.clone();
@@ -286,8 +305,24 @@ impl Pull<'_> {
         pulled.layers = watched(self.context, self.progress, job.bytes(), || work.run(&job, true))?;
         pulled.fallbacks = work.fallbacks.into_inner().unwrap_or_else(PoisonError::into_inner);
         pulled.resumed_bytes = work.resumed.into_inner();
-        self.publish(&pulled.name, &documents, held)?;
-        Ok(pulled)
+        if named {
+            self.publish(&pulled.name, &documents, held)?;
+        }
+        let ready = Ready { name: pulled.name.clone(), config: documents.config.raw().clone(), named };
+        Ok((pulled, Some(ready)))
+    }
+
+    /// What is where the image goes to, if it goes somewhere else.
+    fn there(&self) -> Result<Option<There>, Error> {
+        let Some(to) = &self.request.to else { return Ok(None) };
+        There::look(to, self.request.platform.as_ref(), self.environment, &self.progress.stop, self.context)
+            .map(Some)
+    }
+
+    fn remove_damaged(&self) -> Result<(), Error> {
+        let options = FsckOptions { remove_damaged: true, ..FsckOptions::new(self.request.threads) };
+        self.store.fsck(&options, self.context.observer)?;
+        Ok(())
     }
 
     /// The name in the store.

@@ -9,7 +9,7 @@ use coracle_codec::compress;
 use coracle_codec::observe::{Observer, Quiet};
 use coracle_codec::oci::{Limits, Platform};
 use coracle_engine::image::copy::{Copied, Request, run};
-use coracle_engine::image::{Environment, ImageName};
+use coracle_engine::image::{Environment, ImageName, Sharing};
 use coracle_engine::{Context, Error};
 use coracle_registry::config::Registries;
 use coracle_registry::{Client, Retry, Settings};
@@ -93,6 +93,7 @@ impl Site {
             archive_limits: compress::Limits { max_output: 1 << 30, ..compress::Limits::default() },
             store: self.path("store"),
             now: 0,
+            sharing: Sharing::default(),
         }
     }
 

@@ -28,6 +28,8 @@ pub fn request(site: &Site, image: &str) -> Request {
         sources: Vec::new(),
         platform: None,
         to: None,
+        keep: false,
+        private: false,
         deltas: true,
         dry_run: false,
         jobs: NonZeroUsize::new(2).unwrap(),

@@ -1,4 +1,4 @@
-//! `rootfs:`: a tree of files as an image with one layer.
+//! Reading a tree as an image with one layer.
 //!
 //! The layer is a tar of the tree: members in byte order of their names, with owner, mode, time in whole seconds,
 //! extended attributes, devices and hardlinks. The same tree gives the same layer.
@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -19,8 +19,9 @@ use coracle_sys::file::xattrs;
 use coracle_sys::spool::spool_file;
 use serde_json::json;
 
-use super::docker_archive::made_up;
-use super::{Source, bytes_from};
+use super::{FileFrom, reopen};
+use crate::image::docker_archive::made_up;
+use crate::image::{Source, bytes_from};
 use crate::{Context, Error};
 
 /// The same tree gives the same config; and umoci cannot show an image without a time.
@@ -212,35 +213,5 @@ impl Source for RootfsSource {
 
     fn made_up(&self) -> Option<&'static str> {
         Some("a tree of files has no manifest")
-    }
-}
-
-/// Another handle of an unnamed file.
-pub(crate) fn reopen(file: &File, name: &str) -> Result<File, Error> {
-    file.try_clone().map_err(|error| Error::ReadBlob { image: name.to_owned(), what: "layer".into(), error })
-}
-
-/// Reads a file from an offset without moving the position that its handles share.
-#[derive(Debug)]
-pub(crate) struct FileFrom {
-    pub(crate) file: File,
-    pub(crate) offset: u64,
-}
-
-impl Read for FileFrom {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = std::os::unix::fs::FileExt::read_at(&self.file, buf, self.offset)?;
-        self.offset += n as u64;
-        Ok(n)
-    }
-}
-
-impl Seek for FileFrom {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        match to {
-            SeekFrom::Start(offset) => self.offset = offset,
-            _ => return Err(io::ErrorKind::Unsupported.into()),
-        }
-        Ok(self.offset)
     }
 }
