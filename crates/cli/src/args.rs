@@ -68,6 +68,26 @@ pub enum Command {
     /// to. Registries and clients need not know of it. See docs/formats/delta-artifacts.md.
     #[command(subcommand)]
     Delta(DeltaCommand),
+    /// Print the completions for a shell.
+    ///
+    /// They go to standard output, for instance: coracle completions bash > /etc/bash_completion.d/coracle
+    Completions(Completions),
+    /// Write the manual pages, one for each command, into a folder.
+    ManPages(ManPages),
+}
+
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct ManPages {
+    /// The folder; it is made if it is not there
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -299,6 +319,7 @@ impl Command {
             Command::Pull(a) => a.pulling.shared.json,
             Command::Update(a) => a.pulling.shared.json,
             Command::Store(a) => a.shared().json,
+            Command::Completions(_) | Command::ManPages(_) => false,
         }
     }
 }

@@ -39,6 +39,8 @@ fn main() -> ExitCode {
         Command::Pull(args) => commands::pull::run(&args),
         Command::Update(args) => commands::pull::update(&args),
         Command::Store(args) => commands::store::run(&args),
+        Command::Completions(args) => commands::manual::completions(&args),
+        Command::ManPages(args) => commands::manual::pages(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

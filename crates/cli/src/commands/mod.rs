@@ -7,6 +7,7 @@ pub mod explain;
 pub mod images;
 pub mod inspect;
 pub mod inspect_image;
+pub mod manual;
 pub mod native;
 pub mod patch;
 pub mod pull;
