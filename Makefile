@@ -10,7 +10,7 @@ TEST := env --default-signal cargo test
 APART := coracle-oracles-composefs
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-long fuzz-replay instructions fmt lint docs-check ci clean
+.PHONY: help build dist demo test test-long fuzz-replay instructions fmt lint docs-check ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,10 @@ help: ## this list
 build: ## the program: target/release/coracle
 	@.ci/setup build
 	cargo build --release --locked
+
+dist: ## one static program with manual pages and completions: target/dist
+	@.ci/setup dist
+	@.ci/dist
 
 demo: ## a delta between two versions of real packages; or of your own: make demo OLD=a.tar NEW=b.tar
 	@demo/run
@@ -44,7 +48,7 @@ fmt: ## formats the sources
 lint: ## format, clippy, shellcheck if it is there; changes nothing
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --keep-going -- -D warnings
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/run .ci/setup demo/packages demo/run bench/corpus bench/instructions bench/run-all; \
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run .ci/setup .ci/dist demo/packages demo/run bench/corpus bench/instructions bench/run-all; \
 	else echo 'shellcheck is not installed: scripts not checked'; fi
 
 docs-check: ## links, cited paths and sections, lengths and words; then the API documentation

@@ -174,6 +174,9 @@ pub struct DeltaCreate {
     /// Give the first delta a tag as well
     #[arg(long, value_name = "REF", requires = "push")]
     pub tag: Option<String>,
+    /// Put the new image itself into the output, too: whoever has none of the old images takes its layers from there
+    #[arg(long, requires = "output")]
+    pub with_image: bool,
     /// Only estimate sizes: makes the deltas with the least effort, and keeps none
     #[arg(long)]
     pub dry_run: bool,
@@ -500,6 +503,9 @@ pub struct Copy {
 pub struct Pull {
     /// The image, in a registry unless it says otherwise
     pub image: String,
+    /// Read it from what `delta create -o` has written, an archive (a path) or a layout (oci:DIR), and ask no registry
+    #[arg(long, value_name = "BUNDLE")]
+    pub from_bundle: Option<String>,
     /// Put it here instead of the store: any destination of coracle copy. What is there under this name is a source
     #[arg(long, value_name = "DST")]
     pub to: Option<String>,

@@ -240,6 +240,12 @@ fn classify(error: &Error) -> (Kind, Option<&'static str>) {
             Kind::Input,
             Some("addresses in manifests are never followed; push the layer to the registry first"),
         ),
+        Error::NotInBundle { .. } => (
+            Kind::Input,
+            Some(
+                "make the bundle from an image that is here, or with --with-image; or pull from the registry",
+            ),
+        ),
         Error::BadLayer { .. } => (
             Kind::Format,
             Some(

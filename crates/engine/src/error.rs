@@ -288,6 +288,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A layer that is in a bundle neither whole nor as a delta that can be used.
+    #[error("{image}: layer {layer} is not in it, and no delta in it starts from what is here")]
+    NotInBundle {
+        /// The bundle.
+        image: String,
+        /// The layer's blob digest.
+        layer: Digest,
+    },
     /// Something that the place or the program cannot do.
     #[error("{image}: {reason}")]
     Unsupported {

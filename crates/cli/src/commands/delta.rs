@@ -124,6 +124,7 @@ fn create_deltas(args: &DeltaCreate) -> Result<(), Failure> {
         threads: args.threads.unwrap_or_else(all_cores),
         any_mode: args.any_mode,
         again: args.again,
+        with_image: args.with_image,
     };
     let stdout_taken = matches!(&request.to, create::To::Image(name) if writes_stdout(name));
     let made = watched(&args.shared, stdout_taken, |context| create::run(&request, &environment, context))?;

@@ -11,7 +11,7 @@ use coracle_engine::pull::{
 };
 use serde_json::{Value, json};
 
-use super::delta::payload_name as payload;
+use super::delta::{artifact_name, payload_name as payload};
 use super::diff::all_cores;
 use super::images::{environment, image_name, sharing, store_is_named, writes_stdout};
 use super::{Cost, clean, delta_limits, native_limits, say, watched};
@@ -40,6 +40,7 @@ pub(super) fn plain_request(
 ) -> Request {
     Request {
         image,
+        bundle: None,
         origin: None,
         name: None,
         sources: Vec::new(),
@@ -64,6 +65,7 @@ pub fn run(args: &Pull) -> Result<(), Failure> {
     let mut request = Request {
         name: args.name.clone(),
         keep: args.keep,
+        bundle: args.from_bundle.as_deref().map(artifact_name).transpose()?,
         sources: args.source.iter().map(|name| image_name(name)).collect::<Result<_, _>>()?,
         platform: args.platform.clone(),
         to: args.to.as_deref().map(image_name).transpose()?,

@@ -53,6 +53,8 @@ pub struct Request {
     pub any_mode: bool,
     /// Make deltas that are published already.
     pub again: bool,
+    /// Whether the new image goes into the output as well.
+    pub with_image: bool,
 }
 
 /// Where deltas go.
@@ -438,10 +440,10 @@ impl Work<'_> {
             let reason = "no delta was made for it".to_owned();
             return Err(Error::NoDelta { image: name.to_string(), base: "the old images".into(), reason });
         };
-        let root = if let [(only, _)] = made.as_slice() {
+        let root = if let ([(only, _)], false) = (made.as_slice(), self.request.with_image) {
             only.document.clone()
         } else {
-            list(&made, &self.environment.limits)
+            list(&made, self.request.with_image, &self.environment.limits)
                 .map_err(|error| Error::Document { image: name.to_string(), error })?
         };
         let mut source = assemble(&name.to_string(), new, made.iter().map(|(made, _)| made), &root);
@@ -449,6 +451,9 @@ impl Work<'_> {
             source.below(made.document.clone());
             source.bytes(image.manifest.raw().as_bytes());
             source.bytes(image.config.raw().as_bytes());
+            if self.request.with_image {
+                source.below(Document::Manifest(image.manifest.clone()));
+            }
         }
         let source: Arc<dyn Source> = Arc::new(source);
         let destination = self.environment.destination(name, self.stop, self.context)?;
@@ -500,9 +505,13 @@ fn assemble<'a>(name: &str, new: &Image, made: impl Iterator<Item = &'a Made>, r
     source
 }
 
-/// An index of artifacts, each with its kind and platform.
-fn list(made: &[(Made, Image)], limits: &Limits) -> Result<Document, coracle_codec::oci::Error> {
-    let entries: Vec<_> = made
+/// An index of artifacts, each with its kind and platform, and of the images that they lead to.
+fn list(
+    made: &[(Made, Image)],
+    with_image: bool,
+    limits: &Limits,
+) -> Result<Document, coracle_codec::oci::Error> {
+    let mut entries: Vec<_> = made
         .iter()
         .map(|(made, image)| {
             let described = made.document.descriptor();
@@ -510,6 +519,14 @@ fn list(made: &[(Made, Image)], limits: &Limits) -> Result<Document, coracle_cod
             Descriptor { platform, annotations: described.annotations.clone(), ..described }.to_json()
         })
         .collect();
+    // In front: an artifact holds the manifest as a blob, and what was there as a blob is not looked into.
+    for (_, image) in made.iter().filter(|_| with_image) {
+        let described = Document::Manifest(image.manifest.clone()).descriptor();
+        let entry = Descriptor { platform: image.config.platform().cloned(), ..described }.to_json();
+        if !entries.contains(&entry) {
+            entries.insert(0, entry);
+        }
+    }
     let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries });
     let raw = Unverified::new(index.to_string().into_bytes()).identify();
     Document::parse(raw, Some(media_type::OCI_INDEX), limits)

@@ -11,6 +11,7 @@
 //! | `daemon` | `docker-daemon:` | yes | one image |
 //! | `storage` | `containers-storage:` | yes | one image |
 //! | `store` | `store:` | yes, as tars | yes |
+//! | `bundle` | deltas and images in a layout or an archive | yes | by `delta create` |
 //!
 //! [`copy`] and [`show`] are the work; [`ImageName`] is how people name images. A place to read from is a `Source`, a
 //! place to write to a `Destination`: blocking calls, made from several threads at once. `docker://` drives its
@@ -21,6 +22,7 @@
 
 mod archive;
 pub(crate) mod blob;
+pub(crate) mod bundle;
 pub(crate) mod compressed;
 pub mod copy;
 mod daemon;

@@ -31,6 +31,7 @@ use coracle_store::{FsckOptions, Lease, Ref, Store};
 
 use crate::artifact::layers::Image;
 use crate::image::blob::Progress;
+use crate::image::bundle::Bundle;
 use crate::image::copy::{self, choose, watched, working};
 use crate::image::spooled::Spooled;
 use crate::image::stop::Stop;
@@ -48,6 +49,8 @@ use plan::{Prices, Way};
 pub struct Request {
     /// The image.
     pub image: ImageName,
+    /// What it is read from instead: a layout or an archive with deltas to it, and maybe with the image.
+    pub bundle: Option<ImageName>,
     /// Where updates of it come from, if not from there.
     pub origin: Option<ImageName>,
     /// Its name in the store; by default the name that it has in its registry.
@@ -249,7 +252,7 @@ impl Pull<'_> {
     fn run(&self) -> Result<(Pulled, Option<Ready>), Error> {
         let name = self.name()?;
         let stop = &self.progress.stop;
-        let source = self.environment.source(&self.request.image, stop, self.context)?;
+        let source = self.source(stop)?;
         let documents = self.documents(&source)?;
         // One that is damaged is written anew.
         let held = self.store.reference(&name).ok().flatten();
@@ -323,6 +326,20 @@ impl Pull<'_> {
         let options = FsckOptions { remove_damaged: true, ..FsckOptions::new(self.request.threads) };
         self.store.fsck(&options, self.context.observer)?;
         Ok(())
+    }
+
+    /// Where the image is.
+    fn source(&self, stop: &Stop) -> Result<Arc<dyn Source>, Error> {
+        let Some(bundle) = &self.request.bundle else {
+            return self.environment.source(&self.request.image, stop, self.context);
+        };
+        let inner = self.environment.source(bundle, stop, self.context)?;
+        let wanted = match self.request.image.transport() {
+            Transport::Registry(reference) => reference.digest(),
+            _ => None,
+        };
+        let platform = self.request.platform.as_ref().unwrap_or(&self.environment.host);
+        Ok(Arc::new(Bundle::open(inner, wanted, platform, &self.environment.limits)?))
     }
 
     /// The name in the store.
@@ -414,7 +431,7 @@ impl Pull<'_> {
     ) -> Result<(Job, Vec<String>), Error> {
         let stop = &self.progress.stop;
         let own = Stop::new();
-        let source = self.environment.source(&self.request.image, &own, self.context)?;
+        let source = self.source(&own)?;
         let prices = self.request.prices;
         let limits = &self.environment.limits;
         let mut planner = Planner::new(self.store, source, others, limits, prices, self.request.deltas);

@@ -55,6 +55,7 @@ pub fn request(site: &Site, old: &[&str], new: &str, to: To, dialects: &[Dialect
         threads: NonZeroUsize::new(2).unwrap(),
         any_mode: false,
         again: false,
+        with_image: false,
     }
 }
 

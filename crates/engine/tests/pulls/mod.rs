@@ -23,6 +23,7 @@ use crate::images::site::Site;
 pub fn request(site: &Site, image: &str) -> Request {
     Request {
         image: site.name(image),
+        bundle: None,
         origin: None,
         name: None,
         sources: Vec::new(),
