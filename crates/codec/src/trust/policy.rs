@@ -87,6 +87,11 @@ impl Policy {
         (&self.default, None)
     }
 
+    /// Whether the policy has scopes for a transport besides that for all of it.
+    pub fn has_closer_scopes(&self, transport: &str) -> bool {
+        self.transports.get(transport).is_some_and(|scopes| scopes.keys().any(|scope| !scope.is_empty()))
+    }
+
     /// Whether the policy says anything about a transport.
     pub fn knows(&self, transport: &str) -> bool {
         self.transports.contains_key(transport)

@@ -10,6 +10,7 @@ use coracle_codec::observe::{Observer, Quiet};
 use coracle_codec::oci::{Limits, Platform};
 use coracle_engine::image::copy::{Copied, Request, run};
 use coracle_engine::image::{Environment, ImageName};
+use coracle_engine::trust::Trust;
 use coracle_engine::{Context, Error};
 use coracle_registry::config::Registries;
 use coracle_registry::{Client, Retry, Settings};
@@ -89,6 +90,7 @@ impl Site {
                 .as_ref()
                 .map_or_else(|| self.path("no.sock"), |engine| engine.socket().to_owned()),
             host: Platform::new("linux", "amd64", ""),
+            trust: Trust::absent(),
             limits: Limits::default(),
             archive_limits: compress::Limits { max_output: 1 << 30, ..compress::Limits::default() },
             store: self.path("store"),
