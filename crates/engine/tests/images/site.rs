@@ -28,6 +28,8 @@ pub struct Site {
     pub dir: TempDir,
     pub double: Arc<Double>,
     pub server: Server,
+    /// What is accepted.
+    pub trust: Trust,
     real: Option<Registry>,
     engine: Option<Engine>,
     runtime: Runtime,
@@ -41,7 +43,7 @@ impl Site {
         std::fs::create_dir(dir.path().join("tmp")).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        Site { dir, double, server, real: None, engine: None, runtime }
+        Site { dir, double, server, trust: Trust::absent(), real: None, engine: None, runtime }
     }
 
     /// The same with docker-registry and dockerd.
@@ -90,7 +92,7 @@ impl Site {
                 .as_ref()
                 .map_or_else(|| self.path("no.sock"), |engine| engine.socket().to_owned()),
             host: Platform::new("linux", "amd64", ""),
-            trust: Trust::absent(),
+            trust: self.trust.clone(),
             limits: Limits::default(),
             archive_limits: compress::Limits { max_output: 1 << 30, ..compress::Limits::default() },
             store: self.path("store"),
