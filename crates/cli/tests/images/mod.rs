@@ -12,3 +12,4 @@ mod pulls;
 mod restarts;
 mod shown;
 mod site;
+mod trust;
