@@ -24,7 +24,7 @@ pub fn load(options: &TrustOptions) -> Result<Trust, Failure> {
     } else if let Some(named) = &options.signature_policy {
         Trust::load(named)?
     } else {
-        match places().into_iter().find(|path| may_be_there(path)) {
+        match places().into_iter().find(may_be_there) {
             Some(path) => Trust::load(&path)?,
             None => Trust::absent(),
         }

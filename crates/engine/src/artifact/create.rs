@@ -149,6 +149,12 @@ struct Work<'a> {
     progress: &'a Arc<Progress>,
 }
 
+/// What goes into an artifact besides the documents of its target.
+struct Parts {
+    contents: Vec<Content>,
+    signatures: Vec<Kept>,
+}
+
 /// An artifact with its content, not yet published.
 struct Made {
     delta: Delta,
@@ -313,7 +319,7 @@ impl Work<'_> {
             let contents = encoding.encode(dialect, &base, new_layers, &plan)?;
             let readable = |kept: &&Kept| dialect == Dialect::Coracle || kept.is_simple();
             let signatures = signatures.iter().filter(readable).cloned().collect();
-            out.push(Ok(self.artifact(name, dialect, old, new, &plan, contents, signatures)?));
+            out.push(Ok(self.artifact(name, dialect, old, new, &plan, Parts { contents, signatures })?));
         }
         Ok(out)
     }
@@ -362,9 +368,9 @@ impl Work<'_> {
         old: &Image,
         new: &Image,
         plan: &[Layer],
-        contents: Vec<Content>,
-        signatures: Vec<Kept>,
+        parts: Parts,
     ) -> Result<Made, Error> {
+        let Parts { contents, signatures } = parts;
         let bytes = match dialect {
             Dialect::OciDelta | Dialect::Coracle => Draft {
                 dialect,
