@@ -14,6 +14,7 @@
 //! - [`oracle`]: running other programs within a time limit
 //! - [`http`]: a server whose answers can be spoiled; [`registry`]: a registry in memory behind it; [`forward`]: any
 //!   other registry behind it
+//! - [`signing`]: keys and signatures of images, made by openssl
 //! - [`service`]: docker-registry, dockerd and containerd, started for one test
 
 use std::io;
@@ -33,6 +34,7 @@ pub mod pair;
 pub mod program;
 pub mod registry;
 pub mod service;
+pub mod signing;
 pub mod tar_builder;
 pub mod tree;
 

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod trust;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -8,6 +10,8 @@ use coracle_codec::digest::Digest;
 use coracle_codec::oci::{Platform, Reference};
 
 use crate::size;
+
+pub use trust::TrustOptions;
 
 /// Container image updates in as few bytes as possible, bit-exact and verified.
 #[derive(Debug, Parser)]
@@ -208,6 +212,8 @@ pub struct DeltaCreate {
     #[arg(long, requires = "push")]
     pub again: bool,
     #[command(flatten)]
+    pub trust: TrustOptions,
+    #[command(flatten)]
     pub registry: RegistryOptions,
     #[command(flatten)]
     pub shared: Shared,
@@ -303,6 +309,8 @@ pub struct DeltaApply {
     /// Layers made at the same time [default: all cores]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub trust: TrustOptions,
     #[command(flatten)]
     pub registry: RegistryOptions,
     #[command(flatten)]
@@ -470,6 +478,14 @@ pub struct Inspect {
     /// Of an index show the image for this platform
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<Platform>,
+    /// Of an image or a delta show the signatures, and whether they hold
+    #[arg(long)]
+    pub verify: bool,
+    /// With --verify: a public key (PEM) instead of those in the policy (may be repeated)
+    #[arg(long, value_name = "FILE", requires = "verify")]
+    pub key: Vec<PathBuf>,
+    #[command(flatten)]
+    pub trust: TrustOptions,
     #[command(flatten)]
     pub registry: RegistryOptions,
     #[command(flatten)]
@@ -493,6 +509,8 @@ pub struct Copy {
     /// Let files of a tree be the very files of the store where they cannot share blocks: a change in place damages it
     #[arg(long)]
     pub hardlinks: bool,
+    #[command(flatten)]
+    pub trust: TrustOptions,
     #[command(flatten)]
     pub registry: RegistryOptions,
     #[command(flatten)]
@@ -555,6 +573,8 @@ pub struct Pulling {
     /// Threads for making layers from deltas [default: all cores]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub trust: TrustOptions,
     #[command(flatten)]
     pub registry: RegistryOptions,
     #[command(flatten)]
@@ -635,6 +655,8 @@ pub struct StoreFsck {
     /// Threads [default: all cores]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub trust: TrustOptions,
     #[command(flatten)]
     pub registry: RegistryOptions,
     #[command(flatten)]

@@ -34,6 +34,8 @@ pub enum Kind {
     Auth,
     /// A program or service of this machine is missing or failed.
     Tool,
+    /// The policy does not accept an image, or no signature holds.
+    Rejected,
     /// A fault of Coracle itself.
     Internal,
     /// A signal asked for the end.
@@ -53,6 +55,7 @@ impl Kind {
             Kind::Network => 8,
             Kind::Auth => 9,
             Kind::Tool => 10,
+            Kind::Rejected => 11,
             Kind::Internal => 70,
             Kind::Interrupted => 128 + signal.unwrap_or(2) as u8,
         }
@@ -100,6 +103,17 @@ impl Failure {
             kind: Kind::Integrity,
             message: format!("{count} {things} damaged"),
             hint: Some(hint),
+            signal: None,
+            stdout_taken: true,
+        }
+    }
+
+    /// What a look at signatures has found and told.
+    pub fn rejected(image: &str, reason: &str) -> Self {
+        Failure {
+            kind: Kind::Rejected,
+            message: format!("{image}: {reason}"),
+            hint: None,
             signal: None,
             stdout_taken: true,
         }
@@ -255,6 +269,11 @@ fn classify(error: &Error) -> (Kind, Option<&'static str>) {
         Error::BadImage { .. } => (Kind::Format, Some("the image is incomplete or damaged; fetch it anew")),
         Error::Unsupported { .. } => (Kind::Usage, Some("choose another source or destination")),
         Error::Registry { error, .. } => registry(error),
+        Error::Policy { .. } => (Kind::Usage, Some("mend the file; it is never passed over")),
+        Error::Rejected { .. } => (
+            Kind::Rejected,
+            Some("coracle inspect --verify shows its signatures; docs/trust.md says how policies work"),
+        ),
         Error::Service { .. } => (Kind::Tool, Some("is it running, and may you use it? see $DOCKER_HOST")),
         Error::MissingProgram { .. } => {
             (Kind::Tool, Some("install it, or use another transport, such as oci:"))

@@ -14,6 +14,7 @@
 //! | [`delta`] | what delta formats have in common: efforts, errors and words of their writers |
 //! | [`matching`] | suffix arrays, approximate matching, sampled rolling hash, pairing of files |
 //! | [`oci`] | images as documents: descriptors, manifests, indexes, configs, references, platforms |
+//! | [`trust`] | policies, keys and signatures of images, read and judged |
 //! | [`tardiff`] | tar-diff v1 and v2: reader, applier, writer, accounting |
 
 pub mod artifact;
@@ -28,5 +29,6 @@ mod read_at;
 pub mod source;
 pub mod tar;
 pub mod tardiff;
+pub mod trust;
 
 pub use read_at::{ReadAt, Section, SectionReader};

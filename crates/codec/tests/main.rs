@@ -7,6 +7,7 @@ mod golden_oci;
 mod golden_packed;
 mod golden_tar;
 mod golden_tardiff;
+mod golden_trust;
 mod native;
 mod round_trip;
 mod sources;

@@ -312,6 +312,26 @@ pub enum Error {
         /// The reason.
         error: Box<coracle_registry::Error>,
     },
+    /// A policy, or a key that it names, cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The policy does not accept an image.
+    #[error("{image}: {digest} is rejected: {reason} ({rule})")]
+    Rejected {
+        /// The image as named.
+        image: String,
+        /// Digest of its manifest.
+        digest: Digest,
+        /// The part of the policy that was used.
+        rule: String,
+        /// Why.
+        reason: String,
+    },
     /// A service on this machine does not do what it is asked for.
     #[error("{name}: {reason}")]
     Service {

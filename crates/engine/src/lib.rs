@@ -10,6 +10,7 @@
 //! | [`artifact`] | deltas between whole images: made, published, applied |
 //! | [`pull`] | images into the store: discover, plan, fetch, rebuild, publish |
 //! | [`stored`] | looking after the store, where that takes a registry |
+//! | [`trust`] | whether an image is accepted: policy.json and signatures |
 //! | [`image`] | whole images: every transport, copying, what an image holds |
 //!
 //! The other modules are what these share: [`input`] opens archives and lets them be read at any offset, [`output`]
@@ -29,6 +30,7 @@ pub mod patch;
 pub mod pull;
 pub mod source;
 pub mod stored;
+pub mod trust;
 
 pub use error::Error;
 

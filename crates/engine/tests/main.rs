@@ -9,3 +9,4 @@ mod golden;
 mod images;
 mod place;
 mod pulls;
+mod trust;

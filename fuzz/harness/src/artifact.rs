@@ -72,6 +72,7 @@ fn together(artifact: &Artifact, target: &Target) {
             source_config: artifact.source_config,
             source_created: artifact.source_created.as_deref(),
             layers: Vec::new(),
+            signatures: Vec::new(),
         };
         let bytes = draft.to_bytes();
         assert_eq!(bytes, draft.to_bytes());

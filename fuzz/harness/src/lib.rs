@@ -19,6 +19,7 @@
 //! | [`native_members`] | `native::packed`, `native::deflate` | the second encoders, and other decoders |
 //! | [`store_layer`] | `layer_file::LayerFile` of the store | its own sums, and its digest |
 //! | [`native_references`] | `native::exec::references` | the second decoder |
+//! | [`trust`] | `trust`: policies, keys, payloads, bundles, names | a key whose one signature is known |
 //! | [`native_program`] | `native::apply`, with programs | the second decoder |
 
 mod artifact;
@@ -33,6 +34,7 @@ mod store;
 mod tar;
 mod tardiff;
 pub mod tree;
+mod trust;
 
 pub use artifact::artifact_parse;
 pub use compress::compress_detect;
@@ -43,12 +45,13 @@ pub use program::{native_program, native_references};
 pub use store::store_layer;
 pub use tar::tar_read;
 pub use tardiff::{tardiff_apply, tardiff_parse};
+pub use trust::trust;
 
 /// A target: takes any bytes, panics when a property does not hold.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("tar_read", tar_read),
     ("compress_detect", compress_detect),
     ("oci_parse", oci_parse),
@@ -62,4 +65,5 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("store_layer", store_layer),
     ("native_references", native_references),
     ("native_program", native_program),
+    ("trust", trust),
 ];

@@ -6,6 +6,7 @@ use coracle_engine::image::copy::{Copied, Request, run as copy};
 use serde_json::json;
 
 use super::images::{environment, image_name, sharing, writes_stdout};
+use super::trust::{verdict_json, verdict_text};
 use super::{Cost, say, watched};
 use crate::args::Copy;
 use crate::failure::Failure;
@@ -20,7 +21,7 @@ pub fn run(args: &Copy) -> Result<(), Failure> {
         platform: args.platform.clone(),
         jobs: args.jobs,
     };
-    let (mut environment, _runtime) = environment(&args.registry, &args.shared)?;
+    let (mut environment, _runtime) = environment(&args.registry, Some(&args.trust), &args.shared)?;
     environment.sharing = sharing(args.hardlinks);
     let stdout_taken = writes_stdout(&request.destination);
     let copied = watched(&args.shared, stdout_taken, |context| copy(&request, &environment, context))?;
@@ -43,6 +44,7 @@ fn as_json(request: &Request, copied: &Copied, cost: &Cost) -> String {
         "media_type": copied.media_type,
         "source_digest": copied.source_digest.to_string(),
         "digest_kept": copied.digest_kept,
+        "trust": verdict_json(&copied.trust),
         "notes": copied.notes,
         "images": copied.images,
         "blobs": {
@@ -77,6 +79,7 @@ fn as_text(request: &Request, copied: &Copied, cost: &Cost) -> String {
         .map(|(what, count, bytes)| format!("{} blobs {what} ({})", grouped(*count), human(*bytes)))
         .collect();
     out += &format!("{} {images}: {}\n", copied.images, parts.join(", "));
+    out += &verdict_text(&copied.trust);
     for note in &copied.notes {
         out += &format!("note: {note}\n");
     }

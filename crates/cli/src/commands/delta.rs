@@ -67,7 +67,7 @@ fn output_name(text: &str) -> Result<ImageName, Failure> {
 
 fn create_deltas(args: &DeltaCreate) -> Result<(), Failure> {
     let start = Instant::now();
-    let (environment, _runtime) = environment(&args.registry, &args.shared)?;
+    let (environment, _runtime) = environment(&args.registry, Some(&args.trust), &args.shared)?;
     let mut names = args.images.iter().map(|text| artifact_name(text)).collect::<Result<Vec<_>, _>>()?;
     let Some(new) = names.pop() else { return Err(Failure::usage("name an image")) };
     let choice = match (&args.from_last, &args.from_tags) {
@@ -155,7 +155,7 @@ fn tag_beside(text: &str, new: &ImageName) -> Result<String, Failure> {
 
 fn push_deltas(args: &DeltaPush) -> Result<(), Failure> {
     let start = Instant::now();
-    let (environment, _runtime) = environment(&args.registry, &args.shared)?;
+    let (environment, _runtime) = environment(&args.registry, None, &args.shared)?;
     let to = image_name(&args.to)?;
     let last = args.to.rsplit('/').next().unwrap_or_default();
     let request = push::Request {
@@ -176,7 +176,7 @@ fn push_deltas(args: &DeltaPush) -> Result<(), Failure> {
 }
 
 fn list_deltas(args: &DeltaList) -> Result<(), Failure> {
-    let (environment, _runtime) = environment(&args.registry, &args.shared)?;
+    let (environment, _runtime) = environment(&args.registry, None, &args.shared)?;
     let name = artifact_name(&args.image)?;
     let platform = args.platform.as_ref();
     let listed = watched(&args.shared, false, |context| {
@@ -190,7 +190,7 @@ fn list_deltas(args: &DeltaList) -> Result<(), Failure> {
 }
 
 fn prune_deltas(args: &DeltaPrune) -> Result<(), Failure> {
-    let (environment, _runtime) = environment(&args.registry, &args.shared)?;
+    let (environment, _runtime) = environment(&args.registry, None, &args.shared)?;
     let request = prune::Request {
         image: image_name(&args.image)?,
         platform: args.platform.clone(),
@@ -211,7 +211,7 @@ fn prune_deltas(args: &DeltaPrune) -> Result<(), Failure> {
 
 fn apply_delta(args: &DeltaApply) -> Result<(), Failure> {
     let start = Instant::now();
-    let (environment, _runtime) = environment(&args.registry, &args.shared)?;
+    let (environment, _runtime) = environment(&args.registry, Some(&args.trust), &args.shared)?;
     let base = match (&args.source, &args.ostree_repo) {
         (Some(source), _) => {
             let tree = source.strip_prefix("rootfs:").map(Path::new);

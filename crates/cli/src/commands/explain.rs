@@ -61,7 +61,7 @@ fn images(args: &Explain) -> Result<(), Failure> {
     let [old, new, delta] = names.as_slice() else {
         return Err(Failure::usage("of images explain takes the old one, the new one and the delta"));
     };
-    let (environment, _runtime) = environment(&args.registry, &args.shared)?;
+    let (environment, _runtime) = environment(&args.registry, None, &args.shared)?;
     let request = artifact::Request {
         old: old.clone(),
         new: new.clone(),

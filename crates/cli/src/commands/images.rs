@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use coracle_codec::oci::{Limits, Platform};
 use coracle_engine::image::{Environment, ImageName, Sharing, Transport};
+use coracle_engine::trust::Trust;
 use coracle_registry::config::{AuthFiles, CertFolders, Registries};
 use coracle_registry::{Client, Proxies, Settings};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{archive_limits, is_stdio};
-use crate::args::{RegistryOptions, Shared, StorePlace};
+use crate::args::{RegistryOptions, Shared, StorePlace, TrustOptions};
 use crate::failure::Failure;
 
 /// Where containers tools look for registries.conf: the user's, the machine's, the distribution's.
@@ -32,12 +33,19 @@ pub fn writes_stdout(name: &ImageName) -> bool {
     }
 }
 
-fn variable(name: &str) -> Option<OsString> {
+pub(super) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// Everything that work on images needs. The runtime has to live as long as the work.
-pub fn environment(options: &RegistryOptions, shared: &Shared) -> Result<(Environment, Runtime), Failure> {
+///
+/// `trust` is for commands that take images from elsewhere; those without judge none.
+pub fn environment(
+    options: &RegistryOptions,
+    trust: Option<&TrustOptions>,
+    shared: &Shared,
+) -> Result<(Environment, Runtime), Failure> {
+    let trust = trust.map_or_else(|| Ok(Trust::absent()), super::trust::load)?;
     let home = variable("HOME").map(PathBuf::from);
     let failed = |error: coracle_registry::Error| {
         let error = Box::new(error);
@@ -67,6 +75,7 @@ pub fn environment(options: &RegistryOptions, shared: &Shared) -> Result<(Enviro
         runtime: runtime.handle().clone(),
         docker_socket: docker_socket()?,
         host: host(),
+        trust,
         limits: Limits::default(),
         archive_limits: archive_limits(shared),
         store: store(&options.place)?,

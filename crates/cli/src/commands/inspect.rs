@@ -19,6 +19,9 @@ const SHOWN: usize = 20;
 
 /// Shows what a file holds.
 pub fn run(args: &Inspect) -> Result<(), Failure> {
+    if args.verify {
+        return super::trust::verify(args);
+    }
     if let Some(image) = args.path.to_str().filter(|text| names_image(text)) {
         return super::inspect_image::run(args, image);
     }

@@ -17,7 +17,7 @@ use crate::table::{Align, render};
 /// Shows an image.
 pub fn run(args: &Inspect, name: &str) -> Result<(), Failure> {
     let image = image_name(name)?;
-    let (environment, _runtime) = environment(&args.registry, &args.shared)?;
+    let (environment, _runtime) = environment(&args.registry, None, &args.shared)?;
     let shown =
         watched(&args.shared, false, |context| look(&image, args.platform.as_ref(), &environment, context))?;
     let name = image.to_string();

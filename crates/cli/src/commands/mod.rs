@@ -12,6 +12,7 @@ pub mod native;
 pub mod patch;
 pub mod pull;
 pub mod store;
+pub mod trust;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

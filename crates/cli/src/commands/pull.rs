@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::delta::{artifact_name, payload_name as payload};
 use super::diff::all_cores;
 use super::images::{environment, image_name, sharing, store_is_named, writes_stdout};
+use super::trust::{verdict_json, verdict_text};
 use super::{Cost, clean, delta_limits, native_limits, say, watched};
 use crate::args::{Pull, Pulling, Shared, Update};
 use crate::failure::Failure;
@@ -72,7 +73,8 @@ pub fn run(args: &Pull) -> Result<(), Failure> {
         ..request(image_name(&args.image)?, args.dry_run, &args.pulling)
     };
     let stdout_taken = request.to.as_ref().is_some_and(writes_stdout);
-    let (mut environment, _runtime) = environment(&args.pulling.registry, shared)?;
+    let (mut environment, _runtime) =
+        environment(&args.pulling.registry, Some(&args.pulling.trust), shared)?;
     environment.sharing = sharing(args.hardlinks);
     let rootfs = request.to.as_ref().and_then(|to| match to.transport() {
         Transport::Rootfs(path) => Some(path.clone()),
@@ -101,7 +103,7 @@ pub fn run(args: &Pull) -> Result<(), Failure> {
 pub fn update(args: &Update) -> Result<(), Failure> {
     let start = Instant::now();
     let shared = &args.pulling.shared;
-    let (environment, _runtime) = environment(&args.pulling.registry, shared)?;
+    let (environment, _runtime) = environment(&args.pulling.registry, Some(&args.pulling.trust), shared)?;
     // The image is filled in for each.
     let like = request(image_name("docker://localhost/any")?, args.dry_run, &args.pulling);
     let tell = |name: &str, event: &Event<'_>| tell(Some(name), event, shared.json, shared.quiet, false);
@@ -235,6 +237,7 @@ fn pulled_json(pulled: &Pulled, dry_run: bool) -> Value {
         "requests": pulled.requests,
         "received_bytes": pulled.received_bytes,
         "copied_to": pulled.copied.as_ref().map(|copied| copied.digest.to_string()),
+        "trust": verdict_json(&pulled.trust),
         "notes": pulled.notes,
     })
 }
@@ -280,6 +283,7 @@ fn layer_row(pulled: &Pulled, layer: &PlannedLayer) -> Vec<String> {
 
 fn pulled_text(pulled: &Pulled, dry_run: bool) -> String {
     let mut out = format!("{}\ndigest: {}\nimage:  {}\n", pulled.name, pulled.root, pulled.config);
+    out += &verdict_text(&pulled.trust);
     if pulled.up_to_date {
         out += "is up to date\n";
     } else {

@@ -191,7 +191,7 @@ fn gc_json(report: &GcReport, parts: &[(&str, Swept)], dry_run: bool) -> Value {
 
 fn check(args: &StoreFsck) -> Result<(), Failure> {
     let start = Instant::now();
-    let (environment, _runtime) = environment(&args.registry, &args.shared)?;
+    let (environment, _runtime) = environment(&args.registry, Some(&args.trust), &args.shared)?;
     let threads = args.threads.unwrap_or_else(all_cores);
     let options = FsckOptions { deep: args.deep, ..FsckOptions::new(threads) };
     let any: ImageName = "docker://localhost/any".parse().map_err(Failure::from)?;

@@ -14,3 +14,4 @@ mod restarts;
 mod rootfs;
 mod shown;
 mod site;
+mod trust;

@@ -26,6 +26,7 @@ fn copy_object() {
         "media_type",
         "source_digest",
         "digest_kept",
+        "trust",
         "notes",
         "images",
         "blobs",

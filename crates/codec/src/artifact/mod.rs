@@ -17,7 +17,7 @@ use crate::digest::Digest;
 use crate::oci::{self, Descriptor};
 use crate::tardiff;
 
-pub use pair::{Artifact, Changed, Draft, DraftLayer, LayerSource, Target};
+pub use pair::{Artifact, Changed, Draft, DraftLayer, DraftSignature, Embedded, LayerSource, Target};
 
 /// Artifact type of the `oci-delta` dialect (section 3).
 pub const OCI_DELTA: &str = "application/vnd.io.github.containers.oci-delta.v1";

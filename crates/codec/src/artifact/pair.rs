@@ -12,6 +12,9 @@ use crate::tardiff::Version;
 
 /// Version of section 2.2 that we write.
 const RULES: &str = "1";
+/// Content that is the manifest of a signature, and what such a manifest lists (section 2.3).
+const SIGNATURE: &str = "cosign-signature";
+const SIGNATURE_CONTENT: &str = "cosign-signature-content";
 /// The content of the config.
 pub const EMPTY: &[u8] = b"{}";
 
@@ -45,6 +48,15 @@ pub struct Changed {
     pub blob: Descriptor,
     /// Bytes of the uncompressed layer, if declared.
     pub uncompressed_size: Option<u64>,
+}
+
+/// Signatures of the target that an artifact carries. Nothing of them was read.
+#[derive(Debug, Clone)]
+pub struct Embedded<'a> {
+    /// Manifests of signatures.
+    pub manifests: Vec<&'a Descriptor>,
+    /// What those list.
+    pub contents: Vec<&'a Descriptor>,
 }
 
 impl Artifact {
@@ -114,6 +126,16 @@ impl Artifact {
             layers,
             others,
         })
+    }
+
+    /// Content that belongs to signatures of the target (section 2.3).
+    pub fn signatures(&self) -> Embedded<'_> {
+        let key = format!("{}content", self.dialect.prefix());
+        let of_kind = |kind: &str| {
+            let is = |blob: &&Descriptor| blob.annotations.get(&key).is_some_and(|found| found == kind);
+            self.others.iter().filter(is).collect()
+        };
+        Embedded { manifests: of_kind(SIGNATURE), contents: of_kind(SIGNATURE_CONTENT) }
     }
 
     /// Bytes of all content for layers.
@@ -201,6 +223,17 @@ pub struct Draft<'a> {
     pub source_created: Option<&'a str>,
     /// Content for the changed layers, in the order of the target.
     pub layers: Vec<DraftLayer>,
+    /// Signatures of the target: a manifest with what it lists, each blob once among all.
+    pub signatures: Vec<DraftSignature>,
+}
+
+/// A signature of the target.
+#[derive(Debug, Clone)]
+pub struct DraftSignature {
+    /// Its manifest.
+    pub manifest: Descriptor,
+    /// Config and layers of that manifest.
+    pub contents: Vec<Descriptor>,
 }
 
 /// Content for one layer.
@@ -261,6 +294,10 @@ impl Draft<'_> {
             blob.annotations.insert(key("to"), layer.to.to_string());
             blob
         }));
+        for signature in &self.signatures {
+            layers.push(content(plain(&signature.manifest), SIGNATURE));
+            layers.extend(signature.contents.iter().map(|blob| content(plain(blob), SIGNATURE_CONTENT)));
+        }
         // A registry copies these into every list of referrers: nothing that grows with the image.
         let mut annotations = BTreeMap::from([
             (key("target"), target.to_string()),
@@ -287,6 +324,11 @@ impl Draft<'_> {
         });
         document.to_string().into_bytes()
     }
+}
+
+/// A descriptor without anything that it says besides what it is of.
+fn plain(blob: &Descriptor) -> Descriptor {
+    Descriptor::new(&blob.media_type, blob.digest, blob.size)
 }
 
 #[cfg(test)]
@@ -330,6 +372,10 @@ mod tests {
                 compression: LayerCompression::Gzip,
                 uncompressed_size: 4096,
             }],
+            signatures: vec![DraftSignature {
+                manifest: Descriptor::new(media_type::OCI_MANIFEST, Digest::of(b"signature"), 9),
+                contents: vec![Descriptor::new("application/x", Digest::of(b"payload"), 7)],
+            }],
         }
     }
 
@@ -346,6 +392,9 @@ mod tests {
             );
             assert_eq!(artifact.layers[0].uncompressed_size, Some(4096));
             assert_eq!(artifact.layer_bytes(), 5);
+            let Embedded { manifests, contents } = artifact.signatures();
+            assert_eq!((manifests[0].digest, manifests.len()), (Digest::of(b"signature"), 1));
+            assert_eq!((contents[0].digest, contents.len()), (Digest::of(b"payload"), 1));
             let target = Target::new(&artifact, image, config).unwrap();
             assert_eq!(target.layers, [LayerSource::Source, LayerSource::Artifact(0)]);
         }

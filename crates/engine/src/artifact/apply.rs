@@ -25,6 +25,7 @@ use crate::image::copy::{Sending, in_parallel, watched, working};
 use crate::image::stop::Stop;
 use crate::image::{Destination, Environment, ImageName, Source, Transport};
 use crate::source::TreeSource;
+use crate::trust::{Case, Subject, Verdict};
 use crate::{Context, Error};
 
 use find::{Content, Finder, Wanted};
@@ -95,6 +96,8 @@ pub struct Applied {
     pub delta_bytes: u64,
     /// Bytes of layers that were rebuilt, uncompressed.
     pub rebuilt_bytes: u64,
+    /// Why the target is accepted.
+    pub trust: Verdict,
     /// What a user should know.
     pub notes: Vec<String>,
 }
@@ -177,12 +180,26 @@ impl Work<'_> {
             stop: self.stop,
         };
         let wanted = finder.find(base.as_ref())?;
+        let trust = self.trust(&wanted)?;
         self.check_layers(&wanted, base.as_ref())?;
         // Not before: a folder would be made for a delta that cannot be applied.
         let destination = self.environment.destination(&self.request.destination, self.stop, self.context)?;
         let old = self.old(&wanted, base)?;
         let ready = self.layers(&wanted, &old, destination.as_ref())?;
-        self.finish(&wanted, ready, destination)
+        self.finish(&wanted, ready, destination, trust)
+    }
+
+    /// Whether the target is accepted: by its own name if that was given, else as an image of the place where the delta is.
+    /// Signatures that the delta carries are as good as others.
+    fn trust(&self, wanted: &Wanted) -> Result<Verdict, Error> {
+        let manifest = wanted.target.manifest.raw();
+        let subject = match wanted.beside {
+            true => Subject::of(&self.request.delta),
+            false => Subject::target_of(&self.request.delta, manifest.digest()),
+        };
+        let source = wanted.source.as_ref();
+        let (artifact, limits) = (wanted.artifact.as_ref(), &self.environment.limits);
+        self.environment.trust.judge(&Case { subject: &subject, manifest, source, artifact, limits })
     }
 
     /// Fails early if a layer can come from nowhere.
@@ -284,6 +301,7 @@ impl Work<'_> {
         wanted: &Wanted,
         ready: Vec<Ready>,
         destination: Box<dyn Destination>,
+        trust: Verdict,
     ) -> Result<Applied, Error> {
         let target = &wanted.target;
         let kept = ready
@@ -352,6 +370,7 @@ impl Work<'_> {
             layers: layers.collect(),
             delta_bytes: wanted.contents.iter().map(Content::bytes).sum(),
             rebuilt_bytes: wanted.rebuilt.load(Ordering::Relaxed),
+            trust,
             notes,
         })
     }

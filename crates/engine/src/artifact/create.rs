@@ -2,13 +2,13 @@
 
 mod encode;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use coracle_codec::artifact::pair::EMPTY;
-use coracle_codec::artifact::{Dialect, Draft, Payload};
+use coracle_codec::artifact::{Dialect, Draft, DraftSignature, Payload};
 use coracle_codec::delta::Effort;
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{
@@ -24,6 +24,8 @@ use crate::image::blob::Progress;
 use crate::image::copy::{Sending, choose, watched, working};
 use crate::image::stop::Stop;
 use crate::image::{Environment, ImageName, Source, Transport};
+use crate::trust::find::{self, Kept};
+use crate::trust::{Case, Subject, Verdict};
 use crate::{Context, Error};
 
 use encode::{Base, Content, Encoding};
@@ -73,6 +75,8 @@ pub enum To {
 pub struct Created {
     /// Each of them.
     pub deltas: Vec<Delta>,
+    /// The images that were read, and why they are accepted.
+    pub trust: Vec<(String, Verdict)>,
     /// What a user should know.
     pub notes: Vec<String>,
 }
@@ -147,23 +151,32 @@ struct Work<'a> {
     progress: &'a Arc<Progress>,
 }
 
+/// What goes into an artifact besides the documents of its target.
+struct Parts {
+    contents: Vec<Content>,
+    signatures: Vec<Kept>,
+}
+
 /// An artifact with its content, not yet published.
 struct Made {
     delta: Delta,
     document: Document,
     contents: Vec<Content>,
+    signatures: Vec<Kept>,
     /// For a list of them.
     platform: Option<Platform>,
 }
 
 impl Work<'_> {
     fn run(&self) -> Result<Created, Error> {
-        let mut created = Created { deltas: Vec::new(), notes: Vec::new() };
+        let mut created = Created { deltas: Vec::new(), trust: Vec::new(), notes: Vec::new() };
         let new = self.environment.source(&self.request.new, self.stop, self.context)?;
         let new_root = new.root()?;
         let mut kept: Vec<(Made, Image)> = Vec::new();
         for platform in self.platforms(&new, &new_root)? {
             let image = self.image(&new, &new_root, platform.as_ref())?;
+            created.trust.push((image.source.name().to_owned(), self.trust(&self.request.new, &image)?));
+            let signatures = self.signatures(&image, &mut created.notes)?;
             let mut unpacked = Layers::default();
             for name in &self.request.old {
                 let old = self.environment.source(name, self.stop, self.context)?;
@@ -182,7 +195,8 @@ impl Work<'_> {
                     let (image, wanted) = (name.to_string(), Box::new(wanted.clone()));
                     return Err(Error::NoPlatform { image, wanted, has: vec![has.to_string()] });
                 }
-                for made in self.deltas(name, &old_image, &image, &mut unpacked)? {
+                created.trust.push((name.to_string(), self.trust(name, &old_image)?));
+                for made in self.deltas(name, &old_image, &image, &signatures, &mut unpacked)? {
                     match made {
                         Ok(made) => {
                             let delta = made.delta.clone();
@@ -258,6 +272,7 @@ impl Work<'_> {
         name: &ImageName,
         old: &Image,
         new: &Image,
+        signatures: &[Kept],
         unpacked: &mut Layers,
     ) -> Result<Vec<Result<Made, Delta>>, Error> {
         let plan = plan(old, new);
@@ -304,7 +319,9 @@ impl Work<'_> {
         let encoding = Encoding { request: self.request, context: self.context, stop: self.stop };
         for dialect in wanted {
             let contents = encoding.encode(dialect, &base, new_layers, &plan)?;
-            out.push(Ok(self.artifact(name, dialect, old, new, &plan, contents)?));
+            let readable = |kept: &&Kept| dialect == Dialect::Coracle || kept.is_simple();
+            let signatures = signatures.iter().filter(readable).cloned().collect();
+            out.push(Ok(self.artifact(name, dialect, old, new, &plan, Parts { contents, signatures })?));
         }
         Ok(out)
     }
@@ -353,8 +370,9 @@ impl Work<'_> {
         old: &Image,
         new: &Image,
         plan: &[Layer],
-        contents: Vec<Content>,
+        parts: Parts,
     ) -> Result<Made, Error> {
+        let Parts { contents, signatures } = parts;
         let bytes = match dialect {
             Dialect::OciDelta | Dialect::Coracle => Draft {
                 dialect,
@@ -364,6 +382,7 @@ impl Work<'_> {
                 source_config: old.config.raw().digest(),
                 source_created: old.config.created(),
                 layers: contents.iter().map(|content| content.layer.clone()).collect(),
+                signatures: draft(&signatures),
             }
             .to_bytes(),
             Dialect::Flatpak | Dialect::Skopeo => encode::flatpak_manifest(dialect, new, &contents),
@@ -385,7 +404,23 @@ impl Work<'_> {
             }
         }
         let delta = Delta { layers, ..self.summary(name, dialect, old, new, plan, document.digest()) };
-        Ok(Made { delta, document, contents, platform: None })
+        Ok(Made { delta, document, contents, signatures, platform: None })
+    }
+
+    /// Whether an image may be read.
+    fn trust(&self, name: &ImageName, image: &Image) -> Result<Verdict, Error> {
+        let subject = Subject::of(name);
+        let (manifest, source) = (image.manifest.raw(), image.source.as_ref());
+        let limits = &self.environment.limits;
+        self.environment.trust.judge(&Case { subject: &subject, manifest, source, artifact: None, limits })
+    }
+
+    /// Signatures of the new image, to go with the deltas.
+    fn signatures(&self, new: &Image, notes: &mut Vec<String>) -> Result<Vec<Kept>, Error> {
+        match self.request.to {
+            To::Nowhere => Ok(Vec::new()),
+            To::Image(_) | To::Registry(_) => find::keep(new.source.as_ref(), &new.manifest.digest(), notes),
+        }
     }
 
     /// Puts a delta beside its target.
@@ -501,8 +536,31 @@ fn assemble<'a>(name: &str, new: &Image, made: impl Iterator<Item = &'a Made>, r
                 source.held(content.layer.digest, held.clone());
             }
         }
+        for kept in &made.signatures {
+            source.bytes(kept.manifest.raw().as_bytes());
+            kept.blobs.iter().for_each(|(_, raw)| source.bytes(raw.as_bytes()));
+        }
     }
     source
+}
+
+/// Signatures as an artifact lists them: each blob once, and none that the artifact has anyway.
+fn draft(signatures: &[Kept]) -> Vec<DraftSignature> {
+    let mut seen = HashSet::from([Digest::of(EMPTY)]);
+    let drafts = signatures.iter().map(|kept| DraftSignature {
+        manifest: Descriptor::new(
+            kept.manifest.media_type(),
+            kept.manifest.digest(),
+            kept.manifest.raw().size(),
+        ),
+        contents: kept
+            .blobs
+            .iter()
+            .map(|(blob, _)| blob.clone())
+            .filter(|blob| seen.insert(blob.digest))
+            .collect(),
+    });
+    drafts.collect()
 }
 
 /// An index of artifacts, each with its kind and platform, and of the images that they lead to.

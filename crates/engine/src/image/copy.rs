@@ -14,6 +14,7 @@ use super::blob::{Blob, Progress};
 use super::compressed::{self, Compressed};
 use super::stop::Stop;
 use super::{Destination, Environment, ImageName, Outcome, Source};
+use crate::trust::{Subject, Verdict};
 use crate::{Context, Error};
 
 /// Bytes of all documents of one copy.
@@ -51,6 +52,8 @@ pub struct Copied {
     pub images: u64,
     /// Blobs by what became of them.
     pub blobs: Tally,
+    /// Why the image is accepted.
+    pub trust: Verdict,
 }
 
 /// Blobs and their bytes.
@@ -131,6 +134,7 @@ impl Work<'_> {
             root = chosen;
             notes.push(format!("the destination holds one image: took the one for {platform}"));
         }
+        let trust = self.trust(source.as_ref(), &root)?;
         if let Some(reason) = source.made_up() {
             notes.push(format!("the manifest is new: {reason}"));
         }
@@ -174,7 +178,19 @@ impl Work<'_> {
             notes,
             images,
             blobs: tally,
+            trust,
         })
+    }
+
+    /// Whether the image may be copied; of an index, whether all its images may.
+    fn trust(&self, source: &dyn Source, root: &Document) -> Result<Verdict, Error> {
+        let limits = &self.environment.limits;
+        let below = match root {
+            Document::Index(_) => Tree::read(source, root, limits)?.below,
+            Document::Manifest(_) => Vec::new(),
+        };
+        let subject = Subject::of(&self.request.source);
+        self.environment.trust.judge_all(&subject, source, root, &below, limits)
     }
 }
 

@@ -20,6 +20,7 @@ use super::stop::Stop;
 use super::storage::{StorageDestination, StorageSource};
 use super::store::{Place, StoreDestination, StoreSource};
 use super::{Destination, ImageName, Source, Transport};
+use crate::trust::Trust;
 use crate::{Context, Error};
 
 /// What work on images needs from its caller besides a [`Context`].
@@ -39,6 +40,8 @@ pub struct Environment {
     pub sharing: Sharing,
     /// Seconds since 1970-01-01 UTC.
     pub now: u64,
+    /// What images are accepted.
+    pub trust: Trust,
     /// Bounds for documents.
     pub limits: Limits,
     /// Bounds for compressed layers and archives.

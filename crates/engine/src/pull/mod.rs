@@ -36,6 +36,7 @@ use crate::image::copy::{self, choose, watched, working};
 use crate::image::spooled::Spooled;
 use crate::image::stop::Stop;
 use crate::image::{Environment, ImageName, Source, Transport, config_of};
+use crate::trust::{Case, Subject, Verdict};
 use crate::{Context, Error};
 
 use discover::patiently;
@@ -192,6 +193,8 @@ pub struct Pulled {
     pub received_bytes: u64,
     /// The copy that was asked for.
     pub copied: Option<copy::Copied>,
+    /// Why the image is accepted.
+    pub trust: Verdict,
     /// What a user should know.
     pub notes: Vec<String>,
 }
@@ -245,6 +248,7 @@ struct Documents {
     manifest: Manifest,
     platform: Platform,
     config: ImageConfig,
+    trust: Verdict,
 }
 
 impl Pull<'_> {
@@ -269,6 +273,7 @@ impl Pull<'_> {
             requests: 0,
             received_bytes: 0,
             copied: None,
+            trust: documents.trust.clone(),
             notes: Vec::new(),
         };
         let named = self.request.to.is_none() || self.request.keep || held.is_some();
@@ -379,11 +384,21 @@ impl Pull<'_> {
             let reason = format!("it is no image but an artifact ({kind})");
             return Err(Error::Unsupported { image: source.name().to_owned(), reason });
         }
+        // Before anything else of the image is read, and also if it is here: the policy may be another one today.
+        let trust = self.trust(source.as_ref(), &manifest)?;
         let config = match self.config_here(&manifest) {
             Some(config) => config,
             None => config_of(source.as_ref(), &manifest, limits)?,
         };
-        Ok(Documents { root, manifest, platform, config })
+        Ok(Documents { root, manifest, platform, config, trust })
+    }
+
+    /// Whether the image is accepted, by the name under which it will be asked for again.
+    fn trust(&self, source: &dyn Source, manifest: &Manifest) -> Result<Verdict, Error> {
+        let subject = Subject::of(self.request.origin.as_ref().unwrap_or(&self.request.image));
+        let limits = &self.environment.limits;
+        let case = Case { subject: &subject, manifest: manifest.raw(), source, artifact: None, limits };
+        self.environment.trust.judge(&case)
     }
 
     fn here(&self, entry: &Descriptor) -> Option<Manifest> {
@@ -455,7 +470,7 @@ impl Pull<'_> {
 
     /// Makes the name lead to the image, of which everything is there.
     fn publish(&self, name: &Reference, documents: &Documents, held: Option<Ref>) -> Result<(), Error> {
-        let Documents { root, manifest, platform, config } = documents;
+        let Documents { root, manifest, platform, config, .. } = documents;
         for raw in [config.raw(), manifest.raw(), root.raw()] {
             self.lease.put_document(raw)?;
         }

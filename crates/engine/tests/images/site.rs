@@ -10,6 +10,7 @@ use coracle_codec::observe::{Observer, Quiet};
 use coracle_codec::oci::{Limits, Platform};
 use coracle_engine::image::copy::{Copied, Request, run};
 use coracle_engine::image::{Environment, ImageName, Sharing};
+use coracle_engine::trust::Trust;
 use coracle_engine::{Context, Error};
 use coracle_registry::config::Registries;
 use coracle_registry::{Client, Retry, Settings};
@@ -27,6 +28,8 @@ pub struct Site {
     pub dir: TempDir,
     pub double: Arc<Double>,
     pub server: Server,
+    /// What is accepted.
+    pub trust: Trust,
     real: Option<Registry>,
     engine: Option<Engine>,
     runtime: Runtime,
@@ -40,7 +43,7 @@ impl Site {
         std::fs::create_dir(dir.path().join("tmp")).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        Site { dir, double, server, real: None, engine: None, runtime }
+        Site { dir, double, server, trust: Trust::absent(), real: None, engine: None, runtime }
     }
 
     /// The same with docker-registry and dockerd.
@@ -89,6 +92,7 @@ impl Site {
                 .as_ref()
                 .map_or_else(|| self.path("no.sock"), |engine| engine.socket().to_owned()),
             host: Platform::new("linux", "amd64", ""),
+            trust: self.trust.clone(),
             limits: Limits::default(),
             archive_limits: compress::Limits { max_output: 1 << 30, ..compress::Limits::default() },
             store: self.path("store"),

@@ -57,6 +57,7 @@ pub fn seeds() -> Outcome<Seeds> {
                     source_config: Digest::of(b"config"),
                     source_created: (kind % 2 == 0).then_some("2026-01-02T03:04:05Z"),
                     layers: target.layers().iter().skip(kind % 2).map(content).collect(),
+                    signatures: Vec::new(),
                 };
                 let parts = [draft.to_bytes(), bundle.root.1.clone(), config.clone()];
                 seeds.insert(format!("{dialect}-{n}-{kind}"), parts.join(&0x1e));

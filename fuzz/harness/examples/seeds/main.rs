@@ -11,6 +11,7 @@ mod programs;
 mod store;
 mod streams;
 mod tars;
+mod trust;
 mod xz;
 
 use std::collections::BTreeMap;
@@ -43,6 +44,7 @@ fn main() -> Outcome {
         ("store_layer", store::seeds()?),
         ("native_references", programs::files()),
         ("native_program", programs::parts()),
+        ("trust", trust::seeds()?),
     ] {
         let folder = corpus.join(target);
         std::fs::create_dir_all(&folder)?;

@@ -12,6 +12,7 @@ use coracle_engine::image::ImageName;
 use serde_json::{Value, json};
 
 use super::super::{Cost, clean};
+use crate::commands::trust::{verdict_json, verdict_text};
 use crate::size::{grouped, human, percent};
 use crate::table::{Align, render};
 
@@ -81,6 +82,15 @@ pub(super) fn created_json(request: &Request, created: &Created, dry: bool, cost
         "to": to,
         "estimated": dry,
         "deltas": created.deltas.iter().map(delta_json).collect::<Vec<_>>(),
+        "trust": created
+            .trust
+            .iter()
+            .map(|(image, verdict)| {
+                let mut out = verdict_json(verdict);
+                out["image"] = json!(image);
+                out
+            })
+            .collect::<Vec<_>>(),
         "notes": created.notes,
     });
     cost_members(out, cost)
@@ -125,6 +135,9 @@ pub(super) fn created_text(request: &Request, created: &Created, dry: bool, cost
     if !rows.is_empty() {
         out += &render(&header, &rows);
     }
+    let mut told: Vec<String> = created.trust.iter().map(|(_, verdict)| verdict_text(verdict)).collect();
+    told.dedup();
+    out += &told.concat();
     out += &note_text(&created.notes);
     out + &cost.text()
 }
@@ -286,6 +299,7 @@ pub(super) fn applied_json(request: &apply::Request, applied: &Applied, cost: &C
         "delta_bytes": applied.delta_bytes,
         "rebuilt_bytes": applied.rebuilt_bytes,
         "layers": layers,
+        "trust": verdict_json(&applied.trust),
         "notes": applied.notes,
     });
     cost_members(out, cost)
@@ -310,6 +324,7 @@ pub(super) fn applied_text(request: &apply::Request, applied: &Applied, cost: &C
     );
     out +=
         &format!("{} of delta for {} of layers\n", human(applied.delta_bytes), human(applied.rebuilt_bytes));
+    out += &verdict_text(&applied.trust);
     out += &note_text(&applied.notes);
     out + &cost.text()
 }

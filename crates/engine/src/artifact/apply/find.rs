@@ -22,6 +22,10 @@ pub(in crate::artifact) struct Wanted {
     /// Where the delta's content is.
     pub(in crate::artifact) source: Arc<dyn Source>,
     pub(in crate::artifact) target: Target,
+    /// The artifact, if it is one.
+    pub(in crate::artifact) artifact: Option<Artifact>,
+    /// Whether it was the target that was named, and the delta found beside it.
+    pub(in crate::artifact) beside: bool,
     pub(in crate::artifact) dialect: Dialect,
     /// Digest of the delta's manifest.
     pub(in crate::artifact) delta: Digest,
@@ -205,6 +209,8 @@ impl Finder<'_> {
             source_config: Some(artifact.source_config),
             contents: contents.collect(),
             target,
+            artifact: Some(artifact),
+            beside: false,
             notes: Vec::new(),
             rebuilt: AtomicU64::new(0),
         })
@@ -230,6 +236,7 @@ impl Finder<'_> {
             // Anybody may list anything: what is no delta from here to there is passed over, and so is what is damaged.
             match self.listed(target, entry).and_then(|wanted| self.fits(wanted, base)) {
                 Ok(mut wanted) => {
+                    wanted.beside = true;
                     wanted.notes.extend(refused.map(|error: Error| format!("passed over: {error}")));
                     return Ok(wanted);
                 }
@@ -274,6 +281,8 @@ impl Finder<'_> {
                 config: target.config.clone(),
                 layers: Vec::new(),
             },
+            artifact: None,
+            beside: true,
             notes: Vec::new(),
             rebuilt: AtomicU64::new(0),
         })
