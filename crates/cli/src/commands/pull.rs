@@ -73,8 +73,7 @@ pub fn run(args: &Pull) -> Result<(), Failure> {
         ..request(image_name(&args.image)?, args.dry_run, &args.pulling)
     };
     let stdout_taken = request.to.as_ref().is_some_and(writes_stdout);
-    let (mut environment, _runtime) =
-        environment(&args.pulling.registry, Some(&args.pulling.trust), shared)?;
+    let (mut environment, _runtime) = environment(&args.pulling.registry, Some(&args.pulling.trust), shared)?;
     environment.sharing = sharing(args.hardlinks);
     let rootfs = request.to.as_ref().and_then(|to| match to.transport() {
         Transport::Rootfs(path) => Some(path.clone()),

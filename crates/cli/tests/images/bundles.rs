@@ -92,7 +92,10 @@ fn a_bundle_for_something_else() {
     );
     let right = format!("registry.invalid/app@{}", version(3).digest());
     pull(&place, "oci:in/2:x --name localhost/app:2");
-    assert_eq!(from(&pull(&place, &format!("{right} --from-bundle out/app.bundle"))), ["store", "tar-diff-1"]);
+    assert_eq!(
+        from(&pull(&place, &format!("{right} --from-bundle out/app.bundle"))),
+        ["store", "tar-diff-1"]
+    );
     // A damaged delta, and nothing to fall back to.
     let mut bytes = place.read("out/app.bundle");
     let at = bytes.windows(6).rposition(|window| window == b"tardf1").unwrap() + 300;
