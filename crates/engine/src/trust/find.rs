@@ -1,7 +1,7 @@
 //! Where signatures of an image are: in a delta artifact, under the tag `sha256-HEX.sig`, and among what refers to the
 //! image's manifest.
 
-use coracle_codec::artifact::{Artifact, Embedded};
+use coracle_codec::artifact::{Artifact, Dialect, Embedded};
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{Descriptor, Document, Limits, Manifest, Verified, media_type};
 use coracle_codec::trust::{Limits as Bounds, Signature, bundle, simple};
@@ -129,7 +129,10 @@ impl<'a> Search<'a> {
                 return Ok(Next::On);
             }
         };
-        for entry in entries.iter().filter(|entry| may_sign(entry)) {
+        // Deltas to the image come last: they carry copies of the same signatures, for where there is nothing else.
+        let (signing, others): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| may_sign(entry));
+        let deltas = others.into_iter().filter(|entry| is_delta(entry));
+        for entry in signing.into_iter().chain(deltas) {
             if !self.may_go_on(entry.size) {
                 return Ok(Next::Enough);
             }
@@ -140,7 +143,11 @@ impl<'a> Search<'a> {
                 Err(error) => Err(error),
             };
             let Some(manifest) = self.usable(document, &place, visitor)? else { continue };
-            if matches!(self.signatures_of(&manifest, &place, &|_| true, visitor)?, Next::Enough) {
+            let next = match Artifact::parse(&manifest) {
+                Ok(artifact) => self.embedded(&artifact, visitor)?,
+                Err(_) => self.signatures_of(&manifest, &place, &|_| true, visitor)?,
+            };
+            if matches!(next, Next::Enough) {
                 return Ok(Next::Enough);
             }
         }
@@ -262,6 +269,10 @@ fn may_sign(entry: &Descriptor) -> bool {
         Some(SIMPLE_ARTIFACT) => true,
         _ => false,
     }
+}
+
+fn is_delta(entry: &Descriptor) -> bool {
+    entry.artifact_type.as_deref().is_some_and(|kind| Dialect::of_artifact_type(kind).is_some())
 }
 
 /// Bytes of signatures that are put into a delta, and manifests of them.

@@ -46,6 +46,14 @@ fn a_signature_holds_through_a_delta() {
         assert!(matches!(pulled.trust, Verdict::Signed(..)), "{:?}", pulled.trust);
         assert!(pulled.layers.iter().any(|layer| matches!(layer.from, coracle_engine::pull::From::Delta(_))));
         check(&site, &pulled, &new);
+        // Where the signatures themselves are gone, those in the delta are there.
+        let tag = signing::tag(&new.digest());
+        for name in [tag.as_str(), "x"] {
+            let manifest = site.double.manifest("app", name).unwrap();
+            site.double.forget_manifest("app", &digest(&manifest));
+        }
+        let Verdict::Signed(_, accepted) = pull(&site, NEW).unwrap().trust else { panic!() };
+        assert!(accepted[0].place.starts_with("in the delta"), "{accepted:?}");
     }
 }
 
