@@ -9,4 +9,5 @@ mod golden_tar;
 mod golden_tardiff;
 mod native;
 mod round_trip;
+mod rsync;
 mod sources;

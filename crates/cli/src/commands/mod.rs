@@ -10,6 +10,7 @@ pub mod inspect_image;
 pub mod native;
 pub mod patch;
 pub mod pull;
+mod rsync;
 pub mod store;
 
 use std::io::{self, Write};

@@ -7,8 +7,10 @@
 //! | `job` | what it takes to have the image, images on the way included |
 //! | [`plan`](mod@plan) | the cheapest way to each layer |
 //! | `make` | does what the plan says |
+//! | `balena` | delta images of balenaEngine, which lead to another image |
 //! | [`update`] | all tracked images |
 
+mod balena;
 mod discover;
 mod job;
 mod make;
@@ -55,6 +57,8 @@ pub struct Request {
     pub platform: Option<Platform>,
     /// Where the image goes besides the store.
     pub to: Option<ImageName>,
+    /// The image that a delta image leads to, as it is: for its manifest, and for layers that cannot be made.
+    pub full: Option<ImageName>,
     /// Whether deltas are used.
     pub deltas: bool,
     /// Only make the plan.
@@ -103,7 +107,7 @@ pub struct PlannedLayer {
     pub diff_id: Digest,
     /// How it comes.
     pub way: Way,
-    /// Bytes of its blob.
+    /// Bytes of its blob; 0 if nobody knows that.
     pub full_bytes: u64,
     /// Bytes to be fetched for it.
     pub bytes: u64,
@@ -216,6 +220,27 @@ pub fn run(
     Ok(pulled)
 }
 
+impl Pulled {
+    /// Nothing done yet.
+    fn begin(name: Reference, documents: &Documents) -> Self {
+        Pulled {
+            name,
+            root: documents.root.digest(),
+            digest: documents.manifest.digest(),
+            config: documents.config.raw().digest(),
+            up_to_date: false,
+            planned: Planned::default(),
+            layers: Vec::new(),
+            fallbacks: Vec::new(),
+            resumed_bytes: 0,
+            requests: 0,
+            received_bytes: 0,
+            copied: None,
+            notes: Vec::new(),
+        }
+    }
+}
+
 struct Pull<'a> {
     request: &'a Request,
     environment: &'a Environment,
@@ -240,35 +265,43 @@ impl Pull<'_> {
         let stop = &self.progress.stop;
         let source = self.environment.source(&self.request.image, stop, self.context)?;
         let documents = self.documents(&source)?;
+        if let Some(image) = self.delta_image(&source, &documents)? {
+            return self.balena(name, source, &documents, &image);
+        }
+        if let Some(full) = &self.request.full {
+            let reason = format!("it is no delta image, so that it does not lead to {full}");
+            return Err(Error::Unsupported { image: source.name().to_owned(), reason });
+        }
         // One that is damaged is written anew.
         let held = self.store.reference(&name).ok().flatten();
-        let mut pulled = Pulled {
-            name,
-            root: documents.root.digest(),
-            digest: documents.manifest.digest(),
-            config: documents.config.raw().digest(),
-            up_to_date: held.as_ref().is_some_and(|held| self.is_whole(held, &documents)),
-            planned: Planned::default(),
-            layers: Vec::new(),
-            fallbacks: Vec::new(),
-            resumed_bytes: 0,
-            requests: 0,
-            received_bytes: 0,
-            copied: None,
-            notes: Vec::new(),
-        };
+        let mut pulled = Pulled::begin(name, &documents);
+        pulled.up_to_date = held.as_ref().is_some_and(|held| self.is_whole(held, &documents));
         if pulled.up_to_date {
             return Ok(pulled);
         }
         let others = self.others()?;
         let (job, notes) = self.plan(&pulled.name, &documents, &others)?;
         pulled.notes = notes;
-        pulled.planned = planned(&job);
+        if self.make(&mut pulled, source, &job, &others)? {
+            self.publish(&pulled.name, &documents, held)?;
+        }
+        Ok(pulled)
+    }
+
+    /// Makes all layers, unless only the plan is wanted: whether it did.
+    fn make(
+        &self,
+        pulled: &mut Pulled,
+        source: Arc<dyn Source>,
+        job: &Job,
+        others: &[Image],
+    ) -> Result<bool, Error> {
+        pulled.planned = planned(job);
         (self.events)(&Event::Planned(&pulled.planned));
         if self.request.dry_run {
-            return Ok(pulled);
+            return Ok(false);
         }
-        self.check_space(&job)?;
+        self.check_space(job)?;
         let store = self.store.clone();
         let spooled = Arc::new(Spooled::new(source, move |digest| store.partial(digest)));
         let work = Work {
@@ -278,16 +311,15 @@ impl Pull<'_> {
             store: self.store,
             lease: self.lease,
             source: &spooled,
-            others: &others,
+            others,
             events: self.events,
             fallbacks: Mutex::default(),
             resumed: AtomicU64::new(0),
         };
-        pulled.layers = watched(self.context, self.progress, job.bytes(), || work.run(&job, true))?;
+        pulled.layers = watched(self.context, self.progress, job.bytes(), || work.run(job, true))?;
         pulled.fallbacks = work.fallbacks.into_inner().unwrap_or_else(PoisonError::into_inner);
         pulled.resumed_bytes = work.resumed.into_inner();
-        self.publish(&pulled.name, &documents, held)?;
-        Ok(pulled)
+        Ok(true)
     }
 
     /// The name in the store.
@@ -446,7 +478,7 @@ fn planned(job: &Job) -> Planned {
             number: layer.number,
             diff_id: layer.diff_id,
             way: *way,
-            full_bytes: layer.blob.size,
+            full_bytes: if job.whole { layer.blob.size } else { 0 },
             bytes: match way {
                 Way::Have => 0,
                 Way::Full => layer.blob.size,
