@@ -1,5 +1,6 @@
 //! The command line.
 
+mod balena;
 mod trust;
 
 use std::num::NonZeroUsize;
@@ -11,6 +12,7 @@ use coracle_codec::oci::{Platform, Reference};
 
 use crate::size;
 
+pub use balena::{BalenaCreate, BalenaPull};
 pub use trust::TrustOptions;
 
 /// Container image updates in as few bytes as possible, bit-exact and verified.
@@ -141,6 +143,8 @@ pub enum TarDiffDialect {
     Flatpak,
     /// `_deltaindex` in the variant of the patches to skopeo
     Skopeo,
+    /// An image of librsync deltas, which balenaEngine pulls. Alone, without a codec
+    Balena,
 }
 
 /// How layers are compressed.
@@ -187,7 +191,7 @@ pub struct DeltaCreate {
     /// Formats of the deltas [default: tardiff; with --push native,tardiff]
     #[arg(long, value_enum, value_delimiter = ',')]
     pub codec: Vec<Codec>,
-    /// Layouts of artifacts with tar-diffs
+    /// Layouts of artifacts with tar-diffs; or balena
     #[arg(long, value_enum, value_delimiter = ',', default_value = "oci-delta")]
     pub dialect: Vec<TarDiffDialect>,
     /// Of indexes only the images for this platform
@@ -213,6 +217,8 @@ pub struct DeltaCreate {
     pub again: bool,
     #[command(flatten)]
     pub trust: TrustOptions,
+    #[command(flatten)]
+    pub balena: BalenaCreate,
     #[command(flatten)]
     pub registry: RegistryOptions,
     #[command(flatten)]
@@ -536,6 +542,8 @@ pub struct Pull {
     /// Where layers may be besides the store, and images that deltas start from (may be repeated)
     #[arg(long, value_name = "SRC")]
     pub source: Vec<String>,
+    #[command(flatten)]
+    pub balena: BalenaPull,
     /// Its name in the store [default: its name in the registry]
     #[arg(long, value_name = "NAME")]
     pub name: Option<Reference>,

@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use coracle_codec::source::OpenError;
-use coracle_codec::{artifact, compress, native, oci, tar, tardiff};
+use coracle_codec::{artifact, compress, native, oci, rsync, tar, tardiff};
 use coracle_engine::Error;
 use serde::Serialize;
 
@@ -248,6 +248,16 @@ fn classify(error: &Error) -> (Kind, Option<&'static str>) {
         Error::NoDelta { .. } => (Kind::Input, Some("coracle delta list shows what there is")),
         Error::ApplyTarDiff { error, .. } => delta(error),
         Error::ApplyNative { error, .. } => native(error),
+        Error::ApplyRsync { error, .. } => rsync(error),
+        Error::Rsync { error, .. } => rsync(error),
+        Error::ExplainRsync { error, .. } => match error {
+            rsync::ExplainError::Delta(error) => rsync(error),
+            _ => (Kind::Integrity, Some("give the archive that the delta makes")),
+        },
+        Error::DeltaLayer { .. } => (Kind::Format, Some("the delta image is not what balenaEngine makes")),
+        Error::NoBasis { .. } => {
+            (Kind::Input, Some("name a place that has it with --source, or the image itself with --full"))
+        }
         Error::ReadBlob { .. } => (Kind::Input, None),
         Error::Layer { error, .. } => compressed(error),
         Error::ForeignLayer { .. } => (
@@ -400,6 +410,21 @@ fn native(error: &native::Error) -> (Kind, Option<&'static str>) {
         E::Source { error: OpenError::Io(_), .. } | E::ReadSource(_) | E::Tar { .. } => (Kind::Input, None),
         E::Source { .. } => (Kind::Integrity, Some(WRONG_SOURCE)),
         E::WrongResult { .. } => (Kind::Integrity, None),
+        _ => (Kind::Format, None),
+    }
+}
+
+fn rsync(error: &rsync::Error) -> (Kind, Option<&'static str>) {
+    use rsync::Error as E;
+    match error {
+        E::BadMagic(_) => (Kind::Format, Some("a librsync delta starts with the bytes 72 73 02 36")),
+        E::NoMagic | E::NoEnd { .. } | E::Truncated { .. } => {
+            (Kind::Format, Some("the delta is incomplete; fetch it again"))
+        }
+        E::BeyondBasis { .. } => (Kind::Integrity, Some("the source is not the one the delta was made from")),
+        E::OutputTooLarge(_) => (Kind::Limit, Some("raise --max-size if this is expected")),
+        E::TooManyOps => (Kind::Limit, None),
+        E::ReadDelta(_) | E::ReadBasis(_) => (Kind::Input, None),
         _ => (Kind::Format, None),
     }
 }

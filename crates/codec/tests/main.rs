@@ -10,4 +10,5 @@ mod golden_tardiff;
 mod golden_trust;
 mod native;
 mod round_trip;
+mod rsync;
 mod sources;

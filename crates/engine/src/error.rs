@@ -7,7 +7,7 @@ use coracle_codec::delta::DiffError;
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{self, Mismatch, Platform};
 use coracle_codec::tardiff::{self, ExplainError};
-use coracle_codec::{artifact, compress, native, tar};
+use coracle_codec::{artifact, compress, native, rsync, tar};
 use coracle_sys::wait::is_stopped;
 
 /// Why a piece of work failed. Names the file in question wherever there is one.
@@ -257,6 +257,50 @@ pub enum Error {
         layer: String,
         /// The reason.
         error: Box<native::Error>,
+    },
+    /// A layer's librsync delta cannot be applied.
+    #[error("{delta}: {layer}: {error}")]
+    ApplyRsync {
+        /// The delta image as named.
+        delta: String,
+        /// Which layer.
+        layer: String,
+        /// The reason.
+        error: Box<rsync::Error>,
+    },
+    /// A layer of a delta image holds no delta.
+    #[error("{delta}: {layer}: {error}")]
+    DeltaLayer {
+        /// The delta image as named.
+        delta: String,
+        /// Which layer.
+        layer: String,
+        /// The reason.
+        error: artifact::balena::LayerError,
+    },
+    /// The image that a delta image starts from is nowhere, and neither is the target.
+    #[error("{image}: it starts from the image {base}, which is not here")]
+    NoBasis {
+        /// The delta image as named.
+        image: String,
+        /// Digest of the config of the image to start from.
+        base: Digest,
+    },
+    /// A librsync delta is damaged or out of bounds.
+    #[error("{}: {error}", path.display())]
+    Rsync {
+        /// The delta.
+        path: PathBuf,
+        /// The reason.
+        error: rsync::Error,
+    },
+    /// A librsync delta cannot be explained.
+    #[error("{}: {error}", path.display())]
+    ExplainRsync {
+        /// The delta.
+        path: PathBuf,
+        /// The reason.
+        error: rsync::ExplainError,
     },
     /// A layer that the registry does not have, since it is to be fetched from elsewhere.
     #[error("{image}: layer {layer} is not in the registry but at {}", if urls.is_empty() { "no place it names".into() } else { urls.join(", ") })]

@@ -4,9 +4,10 @@ use std::io::BufReader;
 use std::path::PathBuf;
 
 use coracle_codec::tardiff::{self, ExplainError, Explanation, Limits};
-use coracle_codec::{compress, native};
+use coracle_codec::{compress, native, rsync};
 
 use crate::input::{Archive, Stream, stdin_once};
+use crate::native::Format;
 use crate::source::Inputs;
 use crate::{Context, Error};
 
@@ -34,6 +35,8 @@ pub enum Explained {
     TarDiff(Explanation),
     /// Those of a native delta.
     Native(native::Explanation),
+    /// Those of a librsync delta.
+    Rsync(rsync::Explanation),
 }
 
 /// Attributes a delta's bytes to the members of the new archive.
@@ -47,9 +50,21 @@ pub fn run(request: &Request, context: &Context<'_>) -> Result<Explained, Error>
     let new = Archive::open(&request.new, request.archive_limits, context)?;
     let inputs = Inputs::open(&request.source, request.archive_limits, context)?;
     let peeked = crate::native::peek(delta).map_err(|error| Error::read(&request.delta, error));
-    let (is_native, delta) = peeked?;
-    if is_native {
-        return crate::native::explain(request, delta, &new, &inputs, context).map(Explained::Native);
+    let (format, delta) = peeked?;
+    match format {
+        Format::Native => {
+            return crate::native::explain(request, delta, &new, &inputs, context).map(Explained::Native);
+        }
+        // The basis is not needed: operations say where in the new archive they are.
+        Format::Rsync => {
+            let limits = rsync::Limits { max_output: request.limits.max_output, ..Default::default() };
+            let told = rsync::explain(delta, new.bytes(), &limits, context.observer);
+            return told.map(Explained::Rsync).map_err(|error| match error {
+                rsync::ExplainError::Delta(rsync::Error::Cancelled) => Error::Cancelled,
+                error => Error::ExplainRsync { path: request.delta.clone(), error },
+            });
+        }
+        Format::Other => {}
     }
     inputs.with(context, |source| {
         let delta = BufReader::with_capacity(1 << 16, delta);

@@ -9,6 +9,7 @@ use coracle_codec::Section;
 use coracle_codec::compress::{self, Compression};
 use coracle_codec::digest::{Digest, Hashing};
 use coracle_codec::native::{MAGIC, MAGIC_LEN};
+use coracle_codec::rsync;
 use coracle_codec::tar::{self, Kind};
 use coracle_codec::tardiff::{self, Limits, Op, OpCounts, OpReader, Version};
 
@@ -22,6 +23,8 @@ pub enum Inspection {
     Delta(Delta),
     /// A native delta.
     Native(native::Delta),
+    /// A librsync delta.
+    Rsync(Rsync),
     /// An archive.
     Archive(Contents),
 }
@@ -43,6 +46,19 @@ pub struct Delta {
     pub ops: OpCounts,
     /// Old files it opens, in order of first use.
     pub sources: Vec<SourceUse>,
+}
+
+/// A librsync delta.
+#[derive(Debug, Clone)]
+pub struct Rsync {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Digest of the file.
+    pub digest: Digest,
+    /// Operations; what they make is the output.
+    pub ops: rsync::OpCounts,
+    /// Bytes of the shortest basis with which it works.
+    pub needs: u64,
 }
 
 /// How a delta uses one old file.
@@ -122,6 +138,9 @@ pub fn run(
     if magic.len() == MAGIC_LEN && magic[..MAGIC_LEN - 1] == MAGIC[..MAGIC_LEN - 1] {
         return native::inspect(path, native_limits).map(Inspection::Native);
     }
+    if magic.starts_with(&rsync::MAGIC) {
+        return rsync_delta(path, limits.max_output, context).map(Inspection::Rsync);
+    }
     let archive = Archive::open(path, archive_limits, context)?;
     contents(&archive, context).map(Inspection::Archive)
 }
@@ -178,6 +197,27 @@ fn delta(path: &Path, limits: &Limits, context: &Context<'_>) -> Result<Delta, E
     drop(ops);
     let (_, digest, bytes) = file.finish();
     Ok(Delta { version, bytes, digest, stream_bytes, output_bytes: output, ops: counts, sources })
+}
+
+fn rsync_delta(path: &Path, max_output: u64, context: &Context<'_>) -> Result<Rsync, Error> {
+    let fail = |error| Error::Rsync { path: path.into(), error };
+    let file = File::open(path).map_err(|error| Error::Open { path: path.into(), error })?;
+    let mut file = Hashing::new(file);
+    let limits = rsync::Limits { max_output, ..rsync::Limits::default() };
+    let mut reader = rsync::OpReader::new(&mut file, limits).map_err(fail)?;
+    let (mut ops, mut needs) = (rsync::OpCounts::default(), 0);
+    while let Some(op) = reader.next_op().map_err(fail)? {
+        if context.observer.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        ops.count(op);
+        if let rsync::Op::Copy { offset, len } = op {
+            needs = needs.max(offset.saturating_add(len));
+        }
+    }
+    drop(reader);
+    let (_, digest, bytes) = file.finish();
+    Ok(Rsync { bytes, digest, ops, needs })
 }
 
 fn contents(archive: &Archive, context: &Context<'_>) -> Result<Contents, Error> {

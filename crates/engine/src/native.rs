@@ -10,6 +10,7 @@ use coracle_codec::digest::{Digest, Hashing};
 use coracle_codec::native::{
     self, Applied, ExplainError, Explanation, Head, Limits, MAGIC_LEN, Options, Report, Sources, StreamSize,
 };
+use coracle_codec::rsync;
 
 use crate::diff::{DeltaWriter, Made, Request, Verifying, make};
 use crate::input::Archive;
@@ -115,11 +116,26 @@ pub(crate) fn explain(
     })
 }
 
-/// The first bytes of a delta, and all of it for reading on.
-pub(crate) fn peek<'r>(mut delta: impl Read + 'r) -> io::Result<(bool, Box<dyn Read + 'r>)> {
+/// What a delta is by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Native,
+    Rsync,
+    /// A tar-diff, or nothing known.
+    Other,
+}
+
+/// What a delta is, and all of it for reading on.
+pub(crate) fn peek<'r>(mut delta: impl Read + 'r) -> io::Result<(Format, Box<dyn Read + 'r>)> {
     let mut start = Vec::new();
     delta.by_ref().take(MAGIC_LEN as u64).read_to_end(&mut start)?;
     // Another version is this format's business too.
-    let ours = start.len() == MAGIC_LEN && start[..MAGIC_LEN - 1] == native::MAGIC[..MAGIC_LEN - 1];
-    Ok((ours, Box::new(io::Cursor::new(start).chain(delta))))
+    let format = if start.len() == MAGIC_LEN && start[..MAGIC_LEN - 1] == native::MAGIC[..MAGIC_LEN - 1] {
+        Format::Native
+    } else if start.starts_with(&rsync::MAGIC) {
+        Format::Rsync
+    } else {
+        Format::Other
+    };
+    Ok((format, Box::new(io::Cursor::new(start).chain(delta))))
 }

@@ -78,7 +78,8 @@ pub fn run(request: &Request, context: &Context<'_>) -> Result<Rebuilt, Error> {
     let files = [request.source.as_slice(), std::slice::from_ref(&request.delta)].concat();
     let mut output = Output::streamed(&request.out, &files, context)?;
     let peeked = crate::native::peek(delta).map_err(|error| Error::read(&request.delta, error));
-    let (is_native, delta) = peeked?;
+    let (format, delta) = peeked?;
+    let is_native = format == crate::native::Format::Native;
     let (applied, written) = hashed(&mut output, request.threads, |mut writer| {
         if is_native {
             let delta = BufReader::with_capacity(1 << 16, delta);

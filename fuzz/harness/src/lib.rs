@@ -13,6 +13,7 @@
 //! | [`artifact_parse`] | `artifact::Artifact`, `artifact::Target`, `artifact::flatpak` | what is said twice in it, and writing it again |
 //! | [`tardiff_parse`] | `tardiff::OpReader` | [`model::parse`] |
 //! | [`tardiff_apply`] | `tardiff::apply` | [`model::apply`] |
+//! | [`rsync()`] | `rsync::OpReader`, `rsync::apply`, `rsync::Signature` | writing it again, small pieces, both writers |
 //! | [`native_head`] | `native::Head` | writing it again |
 //! | [`native_apply`] | `native::apply` | the second decoder of the testkit |
 //! | [`native_entropy`] | `native::entropy` | the second decoder, and encoding |
@@ -30,6 +31,7 @@ mod native;
 mod oci;
 mod pieces;
 mod program;
+mod rsync;
 mod store;
 mod tar;
 mod tardiff;
@@ -42,6 +44,7 @@ pub use frame::stored_frame;
 pub use native::{native_apply, native_entropy, native_head, native_members, old_archive};
 pub use oci::oci_parse;
 pub use program::{native_program, native_references};
+pub use rsync::rsync;
 pub use store::store_layer;
 pub use tar::tar_read;
 pub use tardiff::{tardiff_apply, tardiff_parse};
@@ -58,6 +61,7 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("artifact_parse", artifact_parse),
     ("tardiff_parse", tardiff_parse),
     ("tardiff_apply", tardiff_apply),
+    ("rsync", rsync),
     ("native_head", native_head),
     ("native_apply", native_apply),
     ("native_entropy", native_entropy),

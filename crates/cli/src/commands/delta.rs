@@ -92,6 +92,9 @@ fn create_deltas(args: &DeltaCreate) -> Result<(), Failure> {
         ([], false) => &[Codec::Tardiff],
         (named, _) => named,
     };
+    let balena = args.dialect.contains(&TarDiffDialect::Balena);
+    check_balena(args, balena)?;
+    let codecs = if balena { &[Codec::Tardiff] } else { codecs };
     let mut dialects = Vec::new();
     for codec in codecs {
         match codec {
@@ -100,6 +103,7 @@ fn create_deltas(args: &DeltaCreate) -> Result<(), Failure> {
                 TarDiffDialect::OciDelta => Dialect::OciDelta,
                 TarDiffDialect::Flatpak => Dialect::Flatpak,
                 TarDiffDialect::Skopeo => Dialect::Skopeo,
+                TarDiffDialect::Balena => Dialect::Balena,
             })),
         }
     }
@@ -125,6 +129,7 @@ fn create_deltas(args: &DeltaCreate) -> Result<(), Failure> {
         any_mode: args.any_mode,
         again: args.again,
         with_image: args.with_image,
+        classic: args.balena.classic,
     };
     let stdout_taken = matches!(&request.to, create::To::Image(name) if writes_stdout(name));
     let made = watched(&args.shared, stdout_taken, |context| create::run(&request, &environment, context))?;
@@ -132,6 +137,26 @@ fn create_deltas(args: &DeltaCreate) -> Result<(), Failure> {
     let dry = args.dry_run;
     let json = || shown::created_json(&request, &made, dry, &cost);
     tell(&args.shared, stdout_taken, json, || shown::created_text(&request, &made, dry, &cost));
+    Ok(())
+}
+
+/// A Balena delta is an image of its own: made alone, with a format of its own, found by its tag.
+fn check_balena(args: &DeltaCreate, balena: bool) -> Result<(), Failure> {
+    if !balena {
+        return match args.balena.classic {
+            true => Err(Failure::usage("--classic goes with --dialect balena")),
+            false => Ok(()),
+        };
+    }
+    if args.dialect.len() > 1 {
+        return Err(Failure::usage("a Balena delta is made alone: give --dialect balena and no other"));
+    }
+    if !args.codec.is_empty() {
+        return Err(Failure::usage("Balena deltas have a format of their own: leave --codec away"));
+    }
+    if args.push && args.tag.is_none() {
+        return Err(Failure::usage("devices find a Balena delta by its tag: give it one with --tag"));
+    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::delta::{artifact_name, payload_name};
 use super::images::environment;
 use super::{
-    FULL_MEMORY, archive_limits, delta_limits, native, native_limits, op_rows, print, show, watched,
+    FULL_MEMORY, archive_limits, delta_limits, native, native_limits, op_rows, print, rsync, show, watched,
 };
 use crate::args::Explain;
 use crate::failure::Failure;
@@ -42,6 +42,14 @@ pub fn run(args: &Explain) -> Result<(), Failure> {
         Explained::Native(found) => {
             let top = (!args.all).then_some(args.top);
             return print(&native::explained_text(&path, &found, top));
+        }
+        Explained::Rsync(found) => {
+            let members = by_cost(&found.members, |m| m.delta_bytes);
+            let shown = if args.all { members.len() } else { args.top.min(members.len()) };
+            return print(&match args.shared.json {
+                true => rsync::explained_json(&path, &found, &members),
+                false => rsync::explained_text(&path, &found, &members, shown),
+            });
         }
     };
     let members = by_cost(&found.members, |m| m.delta_bytes);

@@ -7,7 +7,7 @@ use coracle_engine::inspect::{Contents, Delta, Inspection, SourceUse, run as loo
 use serde_json::json;
 
 use super::{
-    FULL_MEMORY, archive_limits, delta_limits, native, native_limits, op_rows, print, show, watched,
+    FULL_MEMORY, archive_limits, delta_limits, native, native_limits, op_rows, print, rsync, show, watched,
 };
 use crate::args::Inspect;
 use crate::failure::Failure;
@@ -42,6 +42,8 @@ pub fn run(args: &Inspect) -> Result<(), Failure> {
         (Inspection::Delta(delta), false) => delta_text(&path, delta, args.all),
         (Inspection::Native(delta), true) => native::delta_json(&path, delta),
         (Inspection::Native(delta), false) => native::delta_text(&path, delta),
+        (Inspection::Rsync(delta), true) => rsync::delta_json(&path, delta),
+        (Inspection::Rsync(delta), false) => rsync::delta_text(&path, delta),
         (Inspection::Archive(contents), true) => archive_json(&path, contents),
         (Inspection::Archive(contents), false) => archive_text(&path, contents),
     };

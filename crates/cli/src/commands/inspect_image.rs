@@ -8,7 +8,7 @@ use coracle_engine::image::show::{Content, Image, Shown, run as look};
 use serde_json::{Value, json};
 
 use super::images::{environment, image_name};
-use super::{clean, print, watched};
+use super::{clean, print, rsync, watched};
 use crate::args::Inspect;
 use crate::failure::Failure;
 use crate::size::grouped;
@@ -64,6 +64,9 @@ fn as_json(name: &str, shown: &Shown) -> String {
             out["annotations"] = json!(image.annotations);
             if let Some(delta) = &image.delta {
                 out["delta"] = delta_json(delta);
+            }
+            if let Some(delta) = &image.delta_image {
+                out["delta"] = rsync::image_json(image, delta);
             }
         }
     }
@@ -147,6 +150,9 @@ fn as_text(name: &str, shown: &Shown) -> String {
 fn image_text(image: &Image) -> String {
     if let Some(delta) = &image.delta {
         return delta_text(delta);
+    }
+    if let Some(delta) = &image.delta_image {
+        return rsync::image_text(image, delta);
     }
     let mut out = String::new();
     if let Some(kind) = &image.artifact_type {

@@ -11,6 +11,7 @@ pub mod manual;
 pub mod native;
 pub mod patch;
 pub mod pull;
+mod rsync;
 pub mod store;
 pub mod trust;
 

@@ -49,6 +49,7 @@ pub(super) fn plain_request(
         to: None,
         keep: false,
         private: false,
+        full: None,
         deltas: true,
         dry_run: false,
         jobs: JOBS,
@@ -70,6 +71,7 @@ pub fn run(args: &Pull) -> Result<(), Failure> {
         sources: args.source.iter().map(|name| image_name(name)).collect::<Result<_, _>>()?,
         platform: args.platform.clone(),
         to: args.to.as_deref().map(image_name).transpose()?,
+        full: args.balena.full.as_deref().map(image_name).transpose()?,
         ..request(image_name(&args.image)?, args.dry_run, &args.pulling)
     };
     let stdout_taken = request.to.as_ref().is_some_and(writes_stdout);
@@ -271,7 +273,7 @@ fn layer_row(pulled: &Pulled, layer: &PlannedLayer) -> Vec<String> {
         layer.diff_id.hex()[..12].to_owned(),
         how.to_owned(),
         if layer.way == Way::Have { "-".into() } else { grouped(bytes) },
-        grouped(layer.full_bytes),
+        if layer.full_bytes == 0 { "-".into() } else { grouped(layer.full_bytes) },
         if how == "delta" || made.is_none_or(|made| matches!(made.from, From::Delta(_))) {
             note
         } else {

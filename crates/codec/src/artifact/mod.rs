@@ -6,7 +6,9 @@
 //! |---|---|---|
 //! | [`pair`] | `oci-delta` and `coracle`: one manifest for one pair of images | 3, 4 |
 //! | [`flatpak`] | `_deltaindex`: one index for a repository, one manifest for a target | 5 |
+//! | [`balena`] | `balena`: an image whose layers are deltas | 6 of `docs/formats/rsync.md` |
 
+pub mod balena;
 pub mod flatpak;
 pub mod pair;
 
@@ -57,11 +59,14 @@ pub enum Dialect {
     Flatpak,
     /// `_deltaindex`, as the patches to skopeo write it.
     Skopeo,
+    /// An image whose layers are librsync deltas, as balenaEngine makes and pulls it.
+    Balena,
 }
 
 impl Dialect {
     /// All of them.
-    pub const ALL: [Dialect; 4] = [Dialect::OciDelta, Dialect::Coracle, Dialect::Flatpak, Dialect::Skopeo];
+    pub const ALL: [Dialect; 5] =
+        [Dialect::OciDelta, Dialect::Coracle, Dialect::Flatpak, Dialect::Skopeo, Dialect::Balena];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -70,6 +75,7 @@ impl Dialect {
             Dialect::Coracle => "coracle",
             Dialect::Flatpak => "flatpak",
             Dialect::Skopeo => "skopeo",
+            Dialect::Balena => "balena",
         }
     }
 
@@ -85,7 +91,7 @@ impl Dialect {
     /// What its annotations begin with.
     pub(crate) fn prefix(self) -> &'static str {
         match self {
-            Dialect::Coracle => "dev.coracle.delta.",
+            Dialect::Coracle | Dialect::Balena => "dev.coracle.delta.",
             Dialect::OciDelta | Dialect::Flatpak | Dialect::Skopeo => "io.github.containers.delta.",
         }
     }
@@ -100,7 +106,7 @@ impl Dialect {
         match self {
             Dialect::OciDelta => Some(OCI_DELTA),
             Dialect::Coracle => Some(CORACLE),
-            Dialect::Flatpak | Dialect::Skopeo => None,
+            Dialect::Flatpak | Dialect::Skopeo | Dialect::Balena => None,
         }
     }
 }
@@ -126,6 +132,8 @@ pub enum Payload {
     TarDiff(tardiff::Version),
     /// A native delta.
     Native,
+    /// A layer with a librsync delta in it. Its first bytes are those of any layer: only the dialect tells.
+    Rsync,
     /// The layer itself, compressed or not.
     Layer,
 }

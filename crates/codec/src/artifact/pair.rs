@@ -262,7 +262,7 @@ impl DraftLayer {
             (Payload::Native, _) => NATIVE,
             (Payload::Layer, LayerCompression::None) => media_type::OCI_LAYER,
             (Payload::Layer, LayerCompression::Zstd) => media_type::OCI_LAYER_ZSTD,
-            (Payload::Layer, _) => media_type::OCI_LAYER_GZIP,
+            (Payload::Layer | Payload::Rsync, _) => media_type::OCI_LAYER_GZIP,
         };
         let mut blob = Descriptor::new(media, self.digest, self.size);
         let mut add = |key: &str, value: String| blob.annotations.insert(key.to_owned(), value);

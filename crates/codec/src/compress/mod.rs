@@ -123,6 +123,74 @@ impl<W: Write> Write for GzipWriter<W> {
     }
 }
 
+/// Compresses with gzip as tightly as libdeflate does, without a name or a time: the same bytes give the same stream.
+///
+/// libdeflate wants all of its input at once, so what is longer than [`TightGzipWriter::MEMBER`] becomes several members,
+/// which all readers of gzip join. Memory: twice a member, and 10 MiB.
+pub struct TightGzipWriter<W: Write> {
+    out: W,
+    compressor: libdeflater::Compressor,
+    pending: Vec<u8>,
+    packed: Vec<u8>,
+    members: u64,
+}
+
+impl<W: Write> std::fmt::Debug for TightGzipWriter<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TightGzipWriter").field("members", &self.members).finish_non_exhaustive()
+    }
+}
+
+impl<W: Write> TightGzipWriter<W> {
+    /// Bytes of input that are compressed together.
+    pub const MEMBER: usize = 32 << 20;
+
+    /// A stream into `out`.
+    pub fn new(out: W) -> Self {
+        let level = libdeflater::CompressionLvl::best();
+        let compressor = libdeflater::Compressor::new(level);
+        TightGzipWriter { out, compressor, pending: Vec::new(), packed: Vec::new(), members: 0 }
+    }
+
+    /// Ends the stream.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn finish(mut self) -> io::Result<W> {
+        if !self.pending.is_empty() || self.members == 0 {
+            self.member()?;
+        }
+        Ok(self.out)
+    }
+
+    fn member(&mut self) -> io::Result<()> {
+        self.packed.resize(self.compressor.gzip_compress_bound(self.pending.len()), 0);
+        let n = self
+            .compressor
+            .gzip_compress(&self.pending, &mut self.packed)
+            .map_err(|error| io::Error::other(format!("libdeflate: {error}")))?;
+        self.pending.clear();
+        self.members += 1;
+        self.out.write_all(&self.packed[..n])
+    }
+}
+
+impl<W: Write> Write for TightGzipWriter<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if self.pending.len() == Self::MEMBER {
+            self.member()?;
+        }
+        let n = buf.len().min(Self::MEMBER - self.pending.len());
+        self.pending.extend_from_slice(&buf[..n]);
+        Ok(n)
+    }
+
+    /// Passes on what is complete: a member that was cut short would cost bytes.
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// The compression that the first bytes of a stream announce. A shorter `prefix` than [`MAGIC_LEN`] will do when the
 /// stream has no more.
 pub fn detect(prefix: &[u8]) -> Compression {
@@ -237,6 +305,29 @@ mod tests {
 
     fn inner(e: io::Error) -> Error {
         e.get_ref().and_then(|e| e.downcast_ref::<Error>()).unwrap_or_else(|| panic!("{e:?}")).clone()
+    }
+
+    #[test]
+    fn tight_gzip_is_gzip_and_tighter() {
+        let text = coracle_testkit::image::text(3, 400_000);
+        let packed = |mut writer: TightGzipWriter<Vec<u8>>| {
+            text.chunks(10_007).for_each(|piece| writer.write_all(piece).unwrap());
+            writer.finish().unwrap()
+        };
+        let tight = packed(TightGzipWriter::new(Vec::new()));
+        assert_eq!(tight, packed(TightGzipWriter::new(Vec::new())));
+        assert!(decode(&tight, Limits::default()).unwrap().1 == text);
+        let mut usual = GzipWriter::new(Vec::new());
+        usual.write_all(&text).unwrap();
+        let usual = usual.finish().unwrap();
+        assert!(tight.len() < usual.len(), "{} and {}", tight.len(), usual.len());
+        // Several members are one stream.
+        let long = vec![7; TightGzipWriter::<Vec<u8>>::MEMBER + 5];
+        let mut writer = TightGzipWriter::new(Vec::new());
+        writer.write_all(&long).unwrap();
+        assert!(decode(&writer.finish().unwrap(), Limits::default()).unwrap().1 == long);
+        let nothing = TightGzipWriter::new(Vec::new()).finish().unwrap();
+        assert!(decode(&nothing, Limits::default()).unwrap().1.is_empty());
     }
 
     #[test]

@@ -64,6 +64,13 @@ impl<'t> SuffixFinder<'t> {
     }
 }
 
+impl SuffixFinder<'_> {
+    /// Whether the first eight bytes of `new` may occur in the text; false is certain. `new` has as many.
+    pub(crate) fn may_contain(&self, new: &[u8]) -> bool {
+        self.filter.may_contain(new)
+    }
+}
+
 fn bucket(two: &[u8]) -> usize {
     usize::from(two[0]) << 8 | usize::from(two[1])
 }

@@ -1,6 +1,6 @@
 //! Applying a delta: from the source image, or its files, to the target image.
 
-pub(in crate::artifact) mod find;
+pub(crate) mod find;
 mod rebuild;
 
 use std::collections::HashSet;
@@ -80,8 +80,8 @@ impl std::fmt::Display for Base {
 pub struct Applied {
     /// Digest of the manifest at the destination; of the config where it keeps no manifest.
     pub digest: Digest,
-    /// Digest of the target's own manifest.
-    pub target: Digest,
+    /// Digest of the target's own manifest; `None` if a delta image does not tell.
+    pub target: Option<Digest>,
     /// Whether both are the same.
     pub digest_kept: bool,
     /// Digest of the config, which is the image's ID. Always the target's own.
@@ -241,7 +241,10 @@ impl Work<'_> {
         let archives = layers.in_order(base.config.diff_ids());
         let old = base.config.diff_ids().iter().zip(archives);
         let old = old.map(|(diff_id, archive)| (*diff_id, archive.path.clone(), archive as Arc<dyn ReadAt>));
-        let layers = OldLayers::new(old.collect(), self.context.observer)?;
+        let layers = match wanted.dialect {
+            Dialect::Balena => OldLayers::bare(old.collect()),
+            _ => OldLayers::new(old.collect(), self.context.observer)?,
+        };
         Ok(Old::Image { image: Box::new(base), layers })
     }
 
@@ -331,7 +334,7 @@ impl Work<'_> {
             .zip(target.manifest.layers())
             .filter(|(ready, layer)| ready.descriptor.digest != layer.digest)
             .count();
-        if changed > 0 {
+        if changed > 0 && wanted.manifest_known {
             notes.push(format!(
                 "{changed} of {} layers have another digest, since they are not compressed as before, and so has the \
                  manifest: {} instead of {}. The image ID is the same: {}",
@@ -347,7 +350,7 @@ impl Work<'_> {
                 notes.push(format!("the manifest is not kept: {reason}"));
                 (target.config.raw().digest(), false)
             }
-            None => (root.digest(), kept),
+            None => (root.digest(), kept && wanted.manifest_known),
         };
         let sending =
             Sending { jobs: self.request.jobs.get(), context: self.context, progress: self.progress };
@@ -362,7 +365,7 @@ impl Work<'_> {
         });
         Ok(Applied {
             digest,
-            target: target.manifest.digest(),
+            target: wanted.manifest_known.then(|| target.manifest.digest()),
             digest_kept,
             config: target.config.raw().digest(),
             dialect: wanted.dialect,
@@ -401,7 +404,10 @@ impl Work<'_> {
 }
 
 /// The media type of a layer in a manifest of the given type.
-fn layer_type(manifest: &str, compression: LayerCompression) -> Result<&'static str, String> {
+pub(in crate::artifact) fn layer_type(
+    manifest: &str,
+    compression: LayerCompression,
+) -> Result<&'static str, String> {
     let docker = manifest == media_type::DOCKER_MANIFEST;
     match (docker, compression) {
         (true, LayerCompression::None) => Ok(media_type::DOCKER_LAYER),

@@ -1,5 +1,6 @@
 //! Making deltas between images.
 
+mod balena;
 mod encode;
 
 use std::collections::{HashMap, HashSet};
@@ -57,6 +58,8 @@ pub struct Request {
     pub again: bool,
     /// Whether the new image goes into the output as well.
     pub with_image: bool,
+    /// Make Balena deltas as the engine itself does.
+    pub classic: bool,
 }
 
 /// Where deltas go.
@@ -169,6 +172,9 @@ struct Made {
 
 impl Work<'_> {
     fn run(&self) -> Result<Created, Error> {
+        if self.request.dialects == [Dialect::Balena] {
+            return self.balena();
+        }
         let mut created = Created { deltas: Vec::new(), trust: Vec::new(), notes: Vec::new() };
         let new = self.environment.source(&self.request.new, self.stop, self.context)?;
         let new_root = new.root()?;
@@ -386,6 +392,7 @@ impl Work<'_> {
             }
             .to_bytes(),
             Dialect::Flatpak | Dialect::Skopeo => encode::flatpak_manifest(dialect, new, &contents),
+            Dialect::Balena => return Err(alone(new)),
         };
         let raw = Unverified::new(bytes).identify();
         let document = Document::parse(raw, Some(media_type::OCI_MANIFEST), &self.environment.limits)
@@ -444,6 +451,7 @@ impl Work<'_> {
             Dialect::Flatpak | Dialect::Skopeo => {
                 board.index(&made.document, &new.manifest.digest(), new.config.platform())
             }
+            Dialect::Balena => Err(alone(new)),
         }
     }
 
@@ -501,6 +509,12 @@ impl Work<'_> {
         sending.send_all(&source, &root, destination, &self.environment.limits)?;
         Ok(())
     }
+}
+
+/// A delta image is no artifact, so it is never made along with some.
+fn alone(new: &Image) -> Error {
+    let reason = "Balena deltas are made alone, not together with others".to_owned();
+    Error::Unsupported { image: new.source.name().to_owned(), reason }
 }
 
 /// The layers of `new`, each blob once; those with a payload are not in `old`.

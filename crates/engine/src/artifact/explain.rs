@@ -2,15 +2,17 @@
 
 use std::io::BufReader;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 
 use coracle_codec::ReadAt;
+use coracle_codec::artifact::balena::delta_in;
 use coracle_codec::artifact::{Dialect, Payload};
 use coracle_codec::delta::Cost;
 use coracle_codec::digest::Digest;
 use coracle_codec::native::{self, Sources};
 use coracle_codec::oci::Platform;
-use coracle_codec::tardiff;
+use coracle_codec::{compress, rsync, tardiff};
 
 use super::apply::Base;
 use super::apply::find::{Content, Finder};
@@ -159,13 +161,33 @@ pub fn run(request: &Request, environment: &Environment, context: &Context<'_>) 
                         progress: Arc::clone(progress),
                     };
                     let content = layers::Content::open(&blob)?;
-                    let payload = content.payload();
+                    let payload = wanted.payload(&content);
                     layer.payload = Some(payload);
                     let delta = BufReader::new(content.reader());
                     let Some(new_layer) = new_layers.get(&diff_id) else { continue };
                     let title = format!("layer {number}");
                     match payload {
                         Payload::Layer => {}
+                        Payload::Rsync => {
+                            let path = || title.clone().into();
+                            let (_, layer) = compress::decoder(delta, environment.archive_limits)
+                                .map_err(|error| Error::read(Path::new(&title), error))?;
+                            let delta = delta_in(layer).map_err(|error| Error::DeltaLayer {
+                                delta: wanted.name.clone(),
+                                layer: title.clone(),
+                                error,
+                            })?;
+                            let limits = rsync::Limits::default();
+                            let told = rsync::explain(delta, new_layer.bytes(), &limits, context.observer)
+                                .map_err(|error| Error::ExplainRsync { path: path(), error })?;
+                            // What gzip made of it, shared out by bytes before.
+                            let share = |raw: u64| {
+                                (u128::from(raw) * u128::from(bytes) / u128::from(told.delta_bytes.max(1)))
+                                    as u64
+                            };
+                            let rows = told.members.into_iter();
+                            found.add(number, rows.map(|m| (m.path, m.size, m.cost, share(m.delta_bytes))));
+                        }
                         Payload::Native => {
                             let limits = &request.native_limits;
                             let sources = Sources::Known(&known);

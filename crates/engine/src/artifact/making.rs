@@ -7,12 +7,15 @@ use std::sync::Arc;
 
 use coracle_codec::ReadAt;
 use coracle_codec::artifact::Payload;
+use coracle_codec::artifact::balena::{LayerError, delta_in};
+use coracle_codec::compress;
 use coracle_codec::digest::{Digest, Hashing};
 use coracle_codec::native::{self, Sources};
 use coracle_codec::observe::Observer;
 use coracle_codec::oci::{Descriptor, LayerCompression};
+use coracle_codec::rsync::{self, Joined};
 use coracle_codec::source::{MergeError, MergeOptions, Source, TarSource, Tree};
-use coracle_codec::tardiff;
+use coracle_codec::{tar, tardiff};
 
 use super::layers::Content;
 use crate::Error;
@@ -25,7 +28,8 @@ pub(crate) struct OldLayers {
     names: Vec<PathBuf>,
     diff_ids: Vec<Digest>,
     bytes: Vec<Arc<dyn ReadAt>>,
-    merged: Tree,
+    /// The tree, unless only bytes are wanted.
+    merged: Option<Tree>,
 }
 
 impl OldLayers {
@@ -34,16 +38,22 @@ impl OldLayers {
         layers: Vec<(Digest, PathBuf, Arc<dyn ReadAt>)>,
         observer: &dyn Observer,
     ) -> Result<Self, Error> {
+        let mut old = OldLayers::bare(layers);
+        let options = MergeOptions { apply_whiteouts: true, hash: false, limits: Default::default() };
+        let merged = Tree::merge(&old.bytes(), options, observer);
+        old.merged = Some(merged.map_err(|error| unreadable(&old.names, error))?);
+        Ok(old)
+    }
+
+    /// The same for deltas that take bytes, not files.
+    pub(crate) fn bare(layers: Vec<(Digest, PathBuf, Arc<dyn ReadAt>)>) -> Self {
         let (mut names, mut diff_ids, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
         for (diff_id, name, layer) in layers {
             names.push(name);
             diff_ids.push(diff_id);
             bytes.push(layer);
         }
-        let options = MergeOptions { apply_whiteouts: true, hash: false, limits: Default::default() };
-        let all: Vec<&dyn ReadAt> = bytes.iter().map(|layer| &**layer).collect();
-        let merged = Tree::merge(&all, options, observer).map_err(|error| unreadable(&names, error))?;
-        Ok(OldLayers { names, diff_ids, bytes, merged })
+        OldLayers { names, diff_ids, bytes, merged: None }
     }
 
     fn bytes(&self) -> Vec<&dyn ReadAt> {
@@ -53,7 +63,10 @@ impl OldLayers {
     /// What tar-diffs open: the files of all layers, or of those up to the layer `upto`.
     fn files(&self, upto: Option<Digest>, observer: &dyn Observer) -> Result<TarSource<'_>, Error> {
         match upto.and_then(|upto| self.diff_ids.iter().position(|diff_id| *diff_id == upto)) {
-            None => Ok(TarSource::merged(self.bytes(), &self.merged)),
+            None => match &self.merged {
+                Some(merged) => Ok(TarSource::merged(self.bytes(), merged)),
+                None => Err(Error::SelfCheck("no merged tree".into())),
+            },
             Some(upto) => TarSource::new(self.bytes()[..=upto].to_vec(), Default::default(), observer)
                 .map_err(|error| unreadable(&self.names, error)),
         }
@@ -112,7 +125,8 @@ impl Maker<'_> {
                 let limits = native::Limits { max_output: bound, ..self.native_limits };
                 self.native(delta, out, &limits, making, fail, &watch)
             }
-            _ => {
+            Payload::Rsync => self.rsync(delta, out, bound, making, fail, &watch),
+            Payload::TarDiff(_) | Payload::Layer => {
                 let limits = tardiff::Limits { max_output: bound, ..self.limits };
                 self.tar_diff(delta, out, &limits, making, fail, &watch)
             }
@@ -163,6 +177,49 @@ impl Maker<'_> {
                 layer: making.title(),
                 error: Box::new(error),
             },
+        })
+    }
+
+    /// A layer of a delta image: gzip, a tar with one member, a librsync delta.
+    fn rsync(
+        &self,
+        layer: impl Read + Send,
+        out: &mut impl Write,
+        bound: u64,
+        making: &Making<'_>,
+        fail: &dyn Fn(io::Error) -> Error,
+        watch: &Watch<'_>,
+    ) -> Result<(), Error> {
+        let OldFiles::Layers(old) = self.old else {
+            let reason = "Balena deltas start from an image, not from its files".to_owned();
+            return Err(Error::Unsupported { image: self.delta.to_owned(), reason });
+        };
+        // Literals are as long as the output at most, and the operations that a reader takes are not five times as long.
+        let limits = compress::Limits {
+            max_output: bound.saturating_mul(6).saturating_add(4 << 20),
+            ..compress::Limits::default()
+        };
+        let undecodable = |error: io::Error| match error.downcast::<compress::Error>() {
+            Ok(error) => Error::Layer { image: self.delta.to_owned(), what: making.blob.title(), error },
+            Err(error) => making.blob.unreadable(error),
+        };
+        let (_, decoded) = compress::decoder(layer, limits).map_err(undecodable)?;
+        let delta = delta_in(decoded).map_err(|error| match error {
+            LayerError::Tar(tar::Error::Io(error)) => undecodable(error),
+            error => Error::DeltaLayer { delta: self.delta.to_owned(), layer: making.title(), error },
+        })?;
+        let limits = rsync::Limits { max_output: bound, ..rsync::Limits::default() };
+        rsync::apply(delta, &Joined::new(old.bytes()), out, &limits, watch).map(|_| ()).map_err(|error| {
+            match error {
+                rsync::Error::Cancelled => Error::Cancelled,
+                rsync::Error::Write(error) => fail(error),
+                rsync::Error::ReadDelta(error) => undecodable(error),
+                error => Error::ApplyRsync {
+                    delta: self.delta.to_owned(),
+                    layer: making.title(),
+                    error: Box::new(error),
+                },
+            }
         })
     }
 

@@ -18,7 +18,7 @@
 //! | [`tags`] | which tags came before one |
 
 pub mod apply;
-mod assembled;
+pub(crate) mod assembled;
 pub mod create;
 pub mod explain;
 mod held;

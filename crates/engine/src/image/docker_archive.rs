@@ -84,7 +84,7 @@ impl DockerSource {
 }
 
 /// A manifest for a config and layers that have none.
-pub(super) fn made_up(
+pub(crate) fn made_up(
     config: &Verified,
     layers: &[Descriptor],
     limits: &Limits,

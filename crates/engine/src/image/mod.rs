@@ -27,7 +27,7 @@ pub(crate) mod compressed;
 pub mod copy;
 mod daemon;
 mod dir;
-mod docker_archive;
+pub(crate) mod docker_archive;
 pub(crate) mod layout;
 mod name;
 mod oci_archive;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use coracle_codec::artifact::Artifact;
+use coracle_codec::artifact::balena::DeltaImage;
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{Descriptor, Document, Platform};
 
@@ -58,6 +59,8 @@ pub struct Image {
     pub subject: Option<Descriptor>,
     /// What it holds if it is a delta artifact.
     pub delta: Option<Artifact>,
+    /// What its labels say if it is a delta image of balenaEngine.
+    pub delta_image: Option<DeltaImage>,
 }
 
 /// Looks at an image; of an index at the image for `platform`, if given. Blocks, and must not be called on a thread of
@@ -95,7 +98,14 @@ pub fn run(
                     })?),
                     None => None,
                 };
+                let delta_image = match &config {
+                    Some(config) => DeltaImage::of(config, &environment.limits).map_err(|error| {
+                        Error::Artifact { image: source.name().to_owned(), error: Box::new(error) }
+                    })?,
+                    None => None,
+                };
                 Content::Image(Box::new(Image {
+                    delta_image,
                     delta,
                     platform: config.as_ref().and_then(|config| config.platform().cloned()),
                     created: config.as_ref().and_then(|config| config.created().map(str::to_owned)),

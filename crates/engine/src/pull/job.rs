@@ -1,5 +1,7 @@
 //! What it takes to have an image: its layers, the deltas that make them, and where those start from.
 
+mod balena;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -107,6 +109,8 @@ pub(super) struct Job {
     pub(super) layers: Vec<Layer>,
     pub(super) deltas: Vec<Deltas>,
     pub(super) plan: Plan,
+    /// Whether layers can be fetched whole.
+    pub(super) whole: bool,
 }
 
 impl Job {
@@ -208,6 +212,7 @@ impl<'a> Planner<'a> {
             layers,
             deltas: Vec::new(),
             plan: plan(&[], &[], &self.prices),
+            whole: true,
         };
         if job.layers.iter().all(|layer| layer.at != At::Away) || !self.deltas {
             self.replan(&mut job);

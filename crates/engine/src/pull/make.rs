@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coracle_codec::ReadAt;
-use coracle_codec::artifact::Payload;
+use coracle_codec::artifact::{Dialect, Payload};
 use coracle_codec::digest::{Digest, Hashing};
 use coracle_codec::oci::Descriptor;
 use coracle_store::{LayerWriter, Lease, Store, WriterOptions};
@@ -93,11 +93,11 @@ impl Work<'_> {
 
     fn open_source(&self, deltas: &Deltas) -> Result<Ready, Error> {
         match &deltas.route {
-            Route::Here(base) => self.open_base(base),
+            Route::Here(base) => self.open_base(base, deltas.dialect),
             Route::Made(job) => {
                 self.run(job, false)?;
                 let diff_ids = job.config.diff_ids().to_vec();
-                self.open_base(&Base { name: job.name.clone(), diff_ids })
+                self.open_base(&Base { name: job.name.clone(), diff_ids }, deltas.dialect)
             }
             Route::Import(number) => {
                 let other = &self.others[*number];
@@ -108,12 +108,12 @@ impl Work<'_> {
                     self.claimed(&diff_ids[n], || self.import(other, n)).map(|_| ())
                 })?;
                 let name = other.source.name().to_owned();
-                self.open_base(&Base { name, diff_ids: diff_ids.to_vec() })
+                self.open_base(&Base { name, diff_ids: diff_ids.to_vec() }, deltas.dialect)
             }
         }
     }
 
-    fn open_base(&self, base: &Base) -> Result<Ready, Error> {
+    fn open_base(&self, base: &Base, dialect: Dialect) -> Result<Ready, Error> {
         let bad = |reason: String| Error::BadImage { image: base.name.clone(), reason };
         let (mut hints, mut old) = (Vec::new(), Vec::new());
         for (number, diff_id) in base.diff_ids.iter().enumerate() {
@@ -126,7 +126,10 @@ impl Work<'_> {
             old.push((*diff_id, name, Arc::new(layer.clone()) as Arc<dyn ReadAt>));
             hints.push(layer);
         }
-        let old = OldLayers::new(old, &Watch(&self.progress.stop))?;
+        let old = match dialect {
+            Dialect::Balena => OldLayers::bare(old),
+            _ => OldLayers::new(old, &Watch(&self.progress.stop))?,
+        };
         Ok(Ready { old, hints })
     }
 
@@ -148,12 +151,13 @@ impl Work<'_> {
         };
         let here = self.claimed(&layer.diff_id, || {
             let mut distrust = false;
+            let alternative = fall_back && job.whole;
             if let Way::Delta(at) = way
                 && let Some(content) = &job.deltas[at].contents[number]
             {
                 match self.try_delta(job, layer, &job.deltas[at], content, &opened[&at]) {
                     Ok(payload) => return Ok(made(From::Delta(payload), content.blob.size)),
-                    Err(error) if is_ours(&error) || self.progress.stop.raised() || !fall_back => {
+                    Err(error) if is_ours(&error) || self.progress.stop.raised() || !alternative => {
                         return Err(error);
                     }
                     Err(error) => {
@@ -167,7 +171,9 @@ impl Work<'_> {
                 let found = self.others[other].config.diff_ids().iter().position(|d| *d == layer.diff_id);
                 match found.map(|n| self.import(&self.others[other], n)) {
                     Some(Ok(())) => return Ok(made(From::Source, 0)),
-                    Some(Err(error)) if is_ours(&error) || self.progress.stop.raised() => return Err(error),
+                    Some(Err(error)) if is_ours(&error) || self.progress.stop.raised() || !job.whole => {
+                        return Err(error);
+                    }
                     Some(Err(error)) => {
                         self.fell_back(layer, self.others[other].source.name(), &error.to_string());
                     }
@@ -295,7 +301,7 @@ impl Work<'_> {
         blob: &Blob,
     ) -> Result<Payload, Error> {
         let opened = layers::Content::open(blob)?;
-        let payload = opened.payload();
+        let payload = if deltas.dialect == Dialect::Balena { Payload::Rsync } else { opened.payload() };
         if payload == Payload::Layer {
             self.decode_content(blob, opened, &layer.diff_id, false)?;
             return Ok(payload);

@@ -8,8 +8,10 @@
 //! | [`plan`](mod@plan) | the cheapest way to each layer |
 //! | `make` | does what the plan says |
 //! | `elsewhere` | other places than the store that it goes to |
+//! | `balena` | delta images of balenaEngine, which lead to another image |
 //! | [`update`] | all tracked images |
 
+mod balena;
 mod discover;
 mod elsewhere;
 mod job;
@@ -67,6 +69,8 @@ pub struct Request {
     /// Whether the store is there for this place alone: its files may be files of the place, and changed there, so that
     /// damage is looked for first; and what is not needed any more goes at once.
     pub private: bool,
+    /// The image that a delta image leads to, as it is: for its manifest, and for layers that cannot be made.
+    pub full: Option<ImageName>,
     /// Whether deltas are used.
     pub deltas: bool,
     /// Only make the plan.
@@ -115,7 +119,7 @@ pub struct PlannedLayer {
     pub diff_id: Digest,
     /// How it comes.
     pub way: Way,
-    /// Bytes of its blob.
+    /// Bytes of its blob; 0 if nobody knows that.
     pub full_bytes: u64,
     /// Bytes to be fetched for it.
     pub bytes: u64,
@@ -232,6 +236,28 @@ struct Ready {
     named: bool,
 }
 
+impl Pulled {
+    /// Nothing done yet.
+    fn begin(name: Reference, documents: &Documents) -> Self {
+        Pulled {
+            name,
+            root: documents.root.digest(),
+            digest: documents.manifest.digest(),
+            config: documents.config.raw().digest(),
+            up_to_date: false,
+            planned: Planned::default(),
+            layers: Vec::new(),
+            fallbacks: Vec::new(),
+            resumed_bytes: 0,
+            requests: 0,
+            received_bytes: 0,
+            copied: None,
+            trust: documents.trust.clone(),
+            notes: Vec::new(),
+        }
+    }
+}
+
 struct Pull<'a> {
     request: &'a Request,
     environment: &'a Environment,
@@ -258,25 +284,17 @@ impl Pull<'_> {
         let stop = &self.progress.stop;
         let source = self.source(stop)?;
         let documents = self.documents(&source)?;
+        if let Some(image) = self.delta_image(&source, &documents)? {
+            return self.balena(name, source, &documents, &image);
+        }
+        if let Some(full) = &self.request.full {
+            let reason = format!("it is no delta image, so that it does not lead to {full}");
+            return Err(Error::Unsupported { image: source.name().to_owned(), reason });
+        }
         // One that is damaged is written anew.
         let held = self.store.reference(&name).ok().flatten();
-        let mut pulled = Pulled {
-            name,
-            root: documents.root.digest(),
-            digest: documents.manifest.digest(),
-            config: documents.config.raw().digest(),
-            up_to_date: false,
-            planned: Planned::default(),
-            layers: Vec::new(),
-            fallbacks: Vec::new(),
-            resumed_bytes: 0,
-            requests: 0,
-            received_bytes: 0,
-            copied: None,
-            trust: documents.trust.clone(),
-            notes: Vec::new(),
-        };
-        let named = self.request.to.is_none() || self.request.keep || held.is_some();
+        let mut pulled = Pulled::begin(name, &documents);
+        let named = self.named(held.as_ref());
         let here = held.as_ref().is_some_and(|held| self.is_whole(held, &documents));
         let there = self.there()?;
         pulled.up_to_date = (here || !named) && there.as_ref().is_none_or(|there| there.has(&pulled.config));
@@ -290,12 +308,30 @@ impl Pull<'_> {
         others.extend(there.and_then(There::image));
         let (job, notes) = self.plan(&pulled.name, &documents, &others)?;
         pulled.notes = notes;
-        pulled.planned = planned(&job);
-        (self.events)(&Event::Planned(&pulled.planned));
-        if self.request.dry_run {
+        if !self.make(&mut pulled, source, &job, &others)? {
             return Ok((pulled, None));
         }
-        self.check_space(&job)?;
+        if named {
+            self.publish(&pulled.name, &documents, held)?;
+        }
+        let ready = Ready { name: pulled.name.clone(), config: documents.config.raw().clone(), named };
+        Ok((pulled, Some(ready)))
+    }
+
+    /// Makes all layers, unless only the plan is wanted: whether it did.
+    fn make(
+        &self,
+        pulled: &mut Pulled,
+        source: Arc<dyn Source>,
+        job: &Job,
+        others: &[Image],
+    ) -> Result<bool, Error> {
+        pulled.planned = planned(job);
+        (self.events)(&Event::Planned(&pulled.planned));
+        if self.request.dry_run {
+            return Ok(false);
+        }
+        self.check_space(job)?;
         let store = self.store.clone();
         let spooled = Arc::new(Spooled::new(source, move |digest| store.partial(digest)));
         let work = Work {
@@ -305,19 +341,20 @@ impl Pull<'_> {
             store: self.store,
             lease: self.lease,
             source: &spooled,
-            others: &others,
+            others,
             events: self.events,
             fallbacks: Mutex::default(),
             resumed: AtomicU64::new(0),
         };
-        pulled.layers = watched(self.context, self.progress, job.bytes(), || work.run(&job, true))?;
+        pulled.layers = watched(self.context, self.progress, job.bytes(), || work.run(job, true))?;
         pulled.fallbacks = work.fallbacks.into_inner().unwrap_or_else(PoisonError::into_inner);
         pulled.resumed_bytes = work.resumed.into_inner();
-        if named {
-            self.publish(&pulled.name, &documents, held)?;
-        }
-        let ready = Ready { name: pulled.name.clone(), config: documents.config.raw().clone(), named };
-        Ok((pulled, Some(ready)))
+        Ok(true)
+    }
+
+    /// Whether a name in the store is to lead to the image.
+    fn named(&self, held: Option<&Ref>) -> bool {
+        self.request.to.is_none() || self.request.keep || held.is_some()
     }
 
     /// What is where the image goes to, if it goes somewhere else.
@@ -513,7 +550,7 @@ fn planned(job: &Job) -> Planned {
             number: layer.number,
             diff_id: layer.diff_id,
             way: *way,
-            full_bytes: layer.blob.size,
+            full_bytes: if job.whole { layer.blob.size } else { 0 },
             bytes: match way {
                 Way::Have => 0,
                 Way::Full => layer.blob.size,

@@ -1,5 +1,6 @@
 //! Pulling into the store, from a registry in memory whose answers can be spoiled.
 
+mod balena;
 mod faults;
 mod journey;
 mod routes;
@@ -22,6 +23,7 @@ use crate::images::site::Site;
 
 pub fn request(site: &Site, image: &str) -> Request {
     Request {
+        full: None,
         image: site.name(image),
         bundle: None,
         origin: None,

@@ -8,6 +8,7 @@ mod deltas;
 mod documents;
 mod native;
 mod programs;
+mod rsync;
 mod store;
 mod streams;
 mod tars;
@@ -35,6 +36,7 @@ fn main() -> Outcome {
         ("compress_detect", streams::seeds()?),
         ("oci_parse", documents::seeds()?),
         ("artifact_parse", artifacts::seeds()?),
+        ("rsync", rsync::seeds()?),
         ("tardiff_parse", deltas.clone()),
         ("tardiff_apply", deltas),
         ("native_head", native::heads()?),

@@ -21,6 +21,7 @@ pub(in crate::commands) fn payload(payload: Payload) -> &'static str {
         Payload::TarDiff(version) if version.number() == 1 => "tar-diff-1",
         Payload::TarDiff(_) => "tar-diff-2",
         Payload::Native => "native",
+        Payload::Rsync => "rsync",
         Payload::Layer => "layer",
     }
 }
@@ -291,7 +292,7 @@ pub(super) fn applied_json(request: &apply::Request, applied: &Applied, cost: &C
         "source": request.base.to_string(),
         "destination": request.destination.to_string(),
         "digest": applied.digest.to_string(),
-        "target": applied.target.to_string(),
+        "target": applied.target.map(|digest| digest.to_string()),
         "digest_kept": applied.digest_kept,
         "config": applied.config.to_string(),
         "dialect": applied.dialect.name(),

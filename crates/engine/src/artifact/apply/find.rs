@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use coracle_codec::artifact::{self, Artifact, Dialect, LayerSource, Target, annotation};
+use coracle_codec::artifact::balena::DeltaImage;
+use coracle_codec::artifact::{self, Artifact, Dialect, LayerSource, Payload, Target, annotation};
 use coracle_codec::digest::Digest;
-use coracle_codec::oci::{Descriptor, Document, ImageConfig, Index, Manifest, Platform};
+use coracle_codec::oci::{Descriptor, Document, ImageConfig, Index, Manifest, Platform, media_type};
 
 use super::Base;
-use crate::artifact::layers::Image;
+use crate::artifact::layers::{self, Image};
 use crate::artifact::list::layer_deltas;
 use crate::image::copy::choose;
+use crate::image::docker_archive::made_up;
 use crate::image::stop::Stop;
 use crate::image::{Environment, ImageName, Source, small_blob};
 use crate::{Context, Error};
@@ -26,6 +28,8 @@ pub(in crate::artifact) struct Wanted {
     pub(in crate::artifact) artifact: Option<Artifact>,
     /// Whether it was the target that was named, and the delta found beside it.
     pub(in crate::artifact) beside: bool,
+    /// Whether the target's manifest is its own, and not one that was put together just now.
+    pub(in crate::artifact) manifest_known: bool,
     pub(in crate::artifact) dialect: Dialect,
     /// Digest of the delta's manifest.
     pub(in crate::artifact) delta: Digest,
@@ -36,6 +40,13 @@ pub(in crate::artifact) struct Wanted {
     pub(in crate::artifact) notes: Vec<String>,
     /// Bytes of layers made by deltas.
     pub(in crate::artifact) rebuilt: AtomicU64,
+}
+
+impl Wanted {
+    /// What content for a layer is. That of a delta image looks like any layer.
+    pub(in crate::artifact) fn payload(&self, content: &layers::Content) -> Payload {
+        if self.dialect == Dialect::Balena { Payload::Rsync } else { content.payload() }
+    }
 }
 
 /// Where a layer comes from.
@@ -91,7 +102,10 @@ impl Finder<'_> {
                 let (document, _) =
                     choose(source.as_ref(), root.clone(), &platform, &self.environment.limits)?;
                 let target = Image::of(Arc::clone(&source), document, self.environment)?;
-                self.beside(&target, base)
+                match self.delta_image(&target)? {
+                    Some(image) => self.balena(&target, image, base),
+                    None => self.beside(&target, base),
+                }
             }
         }
         .and_then(|wanted| self.fits(wanted, base))
@@ -211,7 +225,64 @@ impl Finder<'_> {
             target,
             artifact: Some(artifact),
             beside: false,
+            manifest_known: true,
             notes: Vec::new(),
+            rebuilt: AtomicU64::new(0),
+        })
+    }
+
+    fn delta_image(&self, image: &Image) -> Result<Option<DeltaImage>, Error> {
+        let bad = |error| Error::Artifact { image: image.source.name().to_owned(), error: Box::new(error) };
+        DeltaImage::of(&image.config, &self.environment.limits).map_err(bad)
+    }
+
+    /// A delta image, as balenaEngine makes it.
+    fn balena(&self, delta: &Image, image: DeltaImage, base: Option<&Image>) -> Result<Wanted, Error> {
+        let name = delta.source.name().to_owned();
+        let DeltaImage { base: source_config, target, target_manifest, sizes } = image;
+        let size = |number: usize| sizes.as_ref().and_then(|sizes| sizes.get(number).copied());
+        let known = manifest_of(delta.source.as_ref(), target_manifest.as_ref(), &target);
+        let mut notes = Vec::new();
+        let manifest_known = known.is_some();
+        let manifest = match known {
+            Some(manifest) => manifest,
+            None => {
+                notes.push(UNKNOWN_MANIFEST.to_owned());
+                let layers = target.diff_ids().iter().enumerate().map(|(number, diff_id)| {
+                    Descriptor::new(media_type::OCI_LAYER, *diff_id, size(number).unwrap_or(0))
+                });
+                let layers: Vec<Descriptor> = layers.collect();
+                match made_up(target.raw(), &layers, &self.environment.limits) {
+                    Ok(Document::Manifest(manifest)) => manifest,
+                    Ok(Document::Index(_)) => {
+                        return Err(Error::SelfCheck("a manifest became a list".into()));
+                    }
+                    Err(error) => return Err(Error::Document { image: name, error }),
+                }
+            }
+        };
+        let have = |diff_id| base.is_some_and(|base| base.config.diff_ids().contains(diff_id));
+        let layers = delta.manifest.layers().iter().zip(target.diff_ids()).enumerate();
+        let contents = layers.map(|(number, (blob, diff_id))| match have(diff_id) {
+            true => Content::Source,
+            // Nobody says how large it may become: what the caller allows.
+            false => {
+                let size = size(number).filter(|size| *size > 0).or(Some(u64::MAX));
+                Content::Delta { blob: blob.clone(), size, from: None }
+            }
+        });
+        Ok(Wanted {
+            name,
+            source: Arc::clone(&delta.source),
+            dialect: Dialect::Balena,
+            delta: delta.manifest.digest(),
+            source_config: Some(source_config),
+            contents: contents.collect(),
+            target: Target { manifest, config: target, layers: Vec::new() },
+            artifact: None,
+            beside: false,
+            manifest_known,
+            notes,
             rebuilt: AtomicU64::new(0),
         })
     }
@@ -283,6 +354,7 @@ impl Finder<'_> {
             },
             artifact: None,
             beside: true,
+            manifest_known: true,
             notes: Vec::new(),
             rebuilt: AtomicU64::new(0),
         })
@@ -321,6 +393,29 @@ impl Finder<'_> {
                 .to_owned(),
         })
     }
+}
+
+/// What cannot be said of an image that came from a delta image alone.
+pub(crate) const UNKNOWN_MANIFEST: &str = "the image's own manifest is not known: the layers and the image ID are those that the \
+     delta image names, but its digest, and signatures of it, could not be compared";
+
+/// The manifest with this digest, if it is at the same place and that of the target.
+pub(crate) fn manifest_of(
+    source: &dyn Source,
+    digest: Option<&Digest>,
+    target: &ImageConfig,
+) -> Option<Manifest> {
+    match source.known(digest?) {
+        Ok(Some(Document::Manifest(manifest))) if leads_to(&manifest, target) => Some(manifest),
+        _ => None,
+    }
+}
+
+/// Whether a manifest is one of the image with this config.
+pub(crate) fn leads_to(manifest: &Manifest, target: &ImageConfig) -> bool {
+    manifest.is_image()
+        && manifest.config().digest == target.raw().digest()
+        && manifest.layers().len() == target.diff_ids().len()
 }
 
 /// The dialect that an entry of a list says it has.

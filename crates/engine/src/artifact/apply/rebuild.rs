@@ -65,7 +65,7 @@ impl Rebuilder<'_> {
                     self.work.progress,
                 );
                 let content = layers::Content::open(&blob)?;
-                match content.payload() {
+                match self.wanted.payload(&content) {
                     Payload::Layer => self.whole(layer, &blob, content, &diff_id),
                     payload => {
                         let making =

@@ -103,6 +103,8 @@ impl Encoding<'_> {
                 Dialect::Flatpak | Dialect::Skopeo => {
                     self.layer_delta(base, archive, layer, threads, &observer)
                 }
+                // Made alone, and elsewhere.
+                Dialect::Balena => Ok(None),
             };
             budget.give(need);
             if let Some(content) = content? {
@@ -350,12 +352,12 @@ impl Budget {
 }
 
 /// One layer's part of the progress.
-struct Share<'a> {
-    context: &'a Context<'a>,
-    stop: &'a Stop,
-    done: &'a AtomicU64,
-    mine: AtomicU64,
-    total: u64,
+pub(super) struct Share<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) stop: &'a Stop,
+    pub(super) done: &'a AtomicU64,
+    pub(super) mine: AtomicU64,
+    pub(super) total: u64,
 }
 
 impl Observer for Share<'_> {
