@@ -3,11 +3,13 @@
 //!
 //! It trusts that lengths are small: it is for vectors, not for the world.
 
+mod arithmetic;
 mod deflate;
 mod exec;
 mod mixing;
 mod packed;
 mod tar;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -119,10 +121,9 @@ pub fn apply(delta: &[u8], sources: Sources<'_>) -> Result<Vec<u8>, String> {
         }
     }
     // Section 8.7: these are the libraries that this program is built with.
-    if encoders
-        .iter()
-        .any(|e| !matches!(*e, b"liblzma-5.8.4" | b"zlib-filtered" | b"zstd-1.5.7" | X86_64 | AARCH64))
-    {
+    if encoders.iter().any(|e| {
+        !matches!(*e, b"liblzma-5.8.4" | b"zlib-filtered" | b"zstd-1.5.7" | TOKENS | X86_64 | AARCH64)
+    }) {
         return Err("an encoder is missing".into());
     }
     let size = head.number()?;
@@ -232,6 +233,7 @@ fn decode(method: u64, encoded: &[u8], len: usize) -> Result<Vec<u8>, String> {
 }
 
 /// Names of section 9.1.
+const TOKENS: &[u8] = b"deflate-tokens-1";
 const X86_64: &[u8] = b"exec-x86_64-1";
 const AARCH64: &[u8] = b"exec-aarch64-1";
 
@@ -246,6 +248,7 @@ const GAPS: usize = 6;
 const CORRECTIONS: usize = 7;
 const LITERALS: usize = 8;
 const REFERENCES: usize = 11;
+const TOKEN_CODES: usize = 12;
 
 /// Sections 5 and 6.
 fn block(
@@ -261,7 +264,7 @@ fn block(
     for _ in 0..table.number()? {
         rows.push([table.number()?, table.number()?, table.number()?, table.number()?]);
     }
-    let mut decoded: [Vec<u8>; 12] = Default::default();
+    let mut decoded: [Vec<u8>; 13] = Default::default();
     for [id, method, len, encoded] in rows {
         let stream = decoded.get_mut(id as usize).ok_or("unknown stream")?;
         *stream = decode(method, table.take(encoded)?, len as usize)?;
@@ -294,7 +297,7 @@ struct Maker<'a> {
     members: &'a [Member],
     is_tree: bool,
     encoders: &'a [&'a [u8]],
-    s: [Bytes<'a>; 12],
+    s: [Bytes<'a>; 13],
     next_member: i128,
     next_file: i128,
     framing: Vec<u8>,
@@ -498,6 +501,11 @@ impl Maker<'_> {
                 rebuilt.push((before, encoder, p.number()? as usize, p.number()? as usize));
             }
         }
+        let mut tokens = None;
+        if rebuilt.iter().any(|r| matches!(r.1, packed::Encoder::Tokens(_))) {
+            let len = self.s[PLAN].number()?;
+            tokens = Some(tokens::Tokens::new(self.s[TOKEN_CODES].take(len)?));
+        }
         // How long the new text is: the part, with each stream replaced by its content.
         let shrunk: usize = rebuilt.iter().map(|r| r.2).sum();
         let grown: usize = rebuilt.iter().map(|r| r.3).sum();
@@ -516,7 +524,11 @@ impl Maker<'_> {
         let mut text = Bytes(&text);
         for (before, encoder, stream, content) in rebuilt {
             out.extend_from_slice(text.take(before as u64)?);
-            let made = encoder.encode(text.take(content as u64)?)?;
+            let content = text.take(content as u64)?;
+            let made = match (&encoder, &mut tokens) {
+                (packed::Encoder::Tokens(number), Some(tokens)) => tokens.stream(content, *number, stream)?,
+                _ => encoder.encode(content)?,
+            };
             if made.len() != stream {
                 return Err("a rebuilt stream has another length".into());
             }

@@ -15,6 +15,8 @@ pub(super) enum Encoder {
     Xz(u32, [u64; 7]),
     /// Level and the two fields of section 8.6.
     Zstd(i32, u64, u32),
+    /// Number.
+    Tokens(u64),
 }
 
 impl Encoder {
@@ -32,6 +34,7 @@ impl Encoder {
             }
             3 if (1..=22).contains(&v) => Ok(Encoder::Zstd(v as i32, plan.number()?, plan.number()? as u32)),
             0 | 1 | 4 => Ok(Encoder::Deflate(number)),
+            5 => Ok(Encoder::Tokens(number)),
             _ => Err(format!("encoder {number}")),
         }
     }
@@ -42,6 +45,7 @@ impl Encoder {
             Encoder::Deflate(_) => None,
             Encoder::Xz(..) => Some("liblzma-5.8.4"),
             Encoder::Zstd(..) => Some("zstd-1.5.7"),
+            Encoder::Tokens(_) => Some("deflate-tokens-1"),
         }
     }
 
@@ -50,6 +54,7 @@ impl Encoder {
             Encoder::Deflate(number) => deflate::encode(content, *number),
             Encoder::Xz(preset, fields) => xz(content, *preset, *fields),
             Encoder::Zstd(level, flags, window) => zstd(content, *level, *flags, *window),
+            Encoder::Tokens(number) => Err(format!("encoder {number} needs tokens")),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! from its content and the name of the encoder; the writer proves it for each stream.
 
 mod blocks;
+pub(crate) mod coded;
 mod tokens;
 
 use flate2::{Decompress, FlushDecompress, Status};

@@ -13,6 +13,7 @@ use crate::native::entropy::Method;
 use crate::native::framing::Memory;
 use crate::native::items::{self, BLOCK};
 use crate::native::numbers::{put, put_signed};
+use crate::native::packed::Encoder;
 use crate::native::streams::{self, StreamId, Streams};
 use crate::native::work::Budget;
 use crate::{ReadAt, Section};
@@ -257,6 +258,9 @@ impl<'a> Join<'a> {
                 [r.stream, r.content].into_iter().for_each(|n| put(plan, n));
                 self.encoders.extend(r.encoder.name());
             }
+            if part.rebuilt.iter().any(|r| matches!(r.encoder, Encoder::Tokens(_))) {
+                put(plan, part.tokens);
+            }
         }
         if let Some(program) = &part.program {
             put(plan, program.references);
@@ -307,7 +311,16 @@ impl<'a> Join<'a> {
             let class = class(&bytes);
             *streams.get(StreamId::of_class(class).unwrap_or(StreamId::Binary)) = bytes;
             let (views, rebuilt) = (Vec::new(), Vec::new());
-            self.part(&Part { len, class, views, rebuilt, corrections: 0, streams, program: None });
+            self.part(&Part {
+                len,
+                class,
+                views,
+                rebuilt,
+                corrections: 0,
+                streams,
+                tokens: 0,
+                program: None,
+            });
         }
         Ok(())
     }

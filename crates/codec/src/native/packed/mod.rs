@@ -8,7 +8,7 @@ pub mod zstd;
 pub use locate::{Format, Stream, locate};
 
 use super::Error;
-use super::deflate;
+use super::deflate::{self, coded};
 use super::numbers::{Fields, put};
 use crate::{ReadAt, Section};
 
@@ -21,10 +21,12 @@ pub enum Encoder {
     Xz(xz::Settings),
     /// Family 3: libzstd.
     Zstd(zstd::Settings),
+    /// Family 5: deflate, any encoder, whose choices are sent.
+    Tokens(coded::Settings),
 }
 
 /// Names of the encoders that this program has (section 8.7), ascending.
-pub const NAMES: [&str; 3] = [xz::NAME, deflate::FILTERED_NAME, zstd::NAME];
+pub const NAMES: [&str; 4] = [coded::NAME, xz::NAME, deflate::FILTERED_NAME, zstd::NAME];
 
 /// Content that counts one in the work of families 2 and 3 counts this if the encoder is slow (section 8.4).
 const SLOW: u64 = 4;
@@ -36,6 +38,7 @@ impl Encoder {
         match number >> 8 {
             xz::FAMILY => xz::Settings::read(number & 0xff, fields).map(Encoder::Xz),
             zstd::FAMILY => zstd::Settings::read(number & 0xff, fields).map(Encoder::Zstd),
+            coded::FAMILY => coded::Settings::of(number).map(Encoder::Tokens),
             _ => deflate::Encoder::of(number).map(Encoder::Deflate),
         }
     }
@@ -46,6 +49,7 @@ impl Encoder {
             Encoder::Deflate(encoder) => put(out, encoder.number()),
             Encoder::Xz(settings) => settings.write(out),
             Encoder::Zstd(settings) => settings.write(out),
+            Encoder::Tokens(settings) => put(out, settings.number()),
         }
     }
 
@@ -58,13 +62,14 @@ impl Encoder {
             Encoder::Deflate(_) => None,
             Encoder::Xz(_) => Some(xz::NAME),
             Encoder::Zstd(_) => Some(zstd::NAME),
+            Encoder::Tokens(_) => Some(coded::NAME),
         }
     }
 
     /// The kind of stream that it makes.
     pub fn format(&self) -> &'static str {
         match self {
-            Encoder::Deflate(_) => "deflate",
+            Encoder::Deflate(_) | Encoder::Tokens(_) => "deflate",
             Encoder::Xz(_) => "xz",
             Encoder::Zstd(_) => "zstd",
         }
@@ -74,6 +79,7 @@ impl Encoder {
     pub fn memory(&self, content: u64) -> u64 {
         match self {
             Encoder::Deflate(_) => deflate::memory(),
+            Encoder::Tokens(_) => coded::memory(content),
             Encoder::Xz(settings) => settings.memory(),
             Encoder::Zstd(settings) => settings.memory(content),
         }
@@ -82,20 +88,22 @@ impl Encoder {
     /// What `content` bytes count in the work of families 2 and 3 (section 8.4).
     pub(crate) fn work(&self, content: u64) -> u64 {
         match self {
-            Encoder::Deflate(_) => 0,
+            Encoder::Deflate(_) | Encoder::Tokens(_) => 0,
             Encoder::Xz(settings) if settings.extreme => content.saturating_mul(SLOW),
             Encoder::Zstd(settings) if settings.is_slow() => content.saturating_mul(SLOW),
             _ => content,
         }
     }
 
-    /// What the encoder makes of `content`, if that is no longer than `most` bytes.
+    /// What the encoder makes of `content`, if that is no longer than `most` bytes. Family 5 needs what was chosen
+    /// besides, and makes nothing here.
     ///
     /// # Errors
     /// It is longer, or takes more work than section 8.4 allows.
     pub fn rebuild(&self, content: &[u8], most: usize) -> Result<Vec<u8>, deflate::Stop> {
         match self {
             Encoder::Deflate(encoder) => deflate::rebuild(content, *encoder),
+            Encoder::Tokens(_) => Err(deflate::Stop::Differs),
             Encoder::Xz(settings) => settings.encode(content, most).ok_or(deflate::Stop::TooMuchWork),
             Encoder::Zstd(settings) => settings.encode(content, most).ok_or(deflate::Stop::TooMuchWork),
         }
@@ -191,7 +199,7 @@ pub(crate) fn expanding(stream: u64, content: u64) -> u64 {
 /// Whether this program has the encoder of a name: the library that is linked is the version named (section 8.7).
 pub(crate) fn has(name: &str) -> bool {
     match name {
-        xz::NAME | deflate::FILTERED_NAME => true,
+        xz::NAME | deflate::FILTERED_NAME | coded::NAME => true,
         zstd::NAME => zstd::is_named_version(),
         _ => false,
     }
