@@ -1,5 +1,7 @@
 //! Section 8.8: deflate streams whose tokens are sent.
 
+use std::collections::HashMap;
+
 use super::arithmetic::{Code, Mixed, Plain, Steps};
 use super::deflate::{ORDER, Token, canonical, distance_code, fixed_lengths, length_code, lengths, runs};
 
@@ -77,7 +79,7 @@ impl<'a> Tokens<'a> {
         if encoder / 256 != 5 || flags > 7 || depth >= DEPTHS.len() {
             return Err(format!("encoder {encoder}"));
         }
-        let search = Search { b: content, n: if flags & 1 == 1 { 4 } else { 3 }, depth };
+        let search = Search::new(content, if flags & 1 == 1 { 4 } else { 3 }, depth);
         let mut bits: Vec<bool> = Vec::new();
         let mut at = 0;
         loop {
@@ -216,7 +218,7 @@ impl<'a> Tokens<'a> {
         }
         let distance = if self.chained.read(&mut self.code, (0, 0)) {
             let hops = usize::try_from(self.hops.read(&mut self.code, 0)).map_err(|e| e.to_string())?;
-            let mut chain = search.chain(at).into_iter().filter(|&q| search.agree(q, at) >= len);
+            let mut chain = search.earlier(at, search.n).filter(|&q| search.agree(q, at) >= len);
             hops.checked_sub(1).and_then(|n| chain.nth(n)).map(|q| at - q)
         } else {
             let distance = self.distances.read(&mut self.code, 0);
@@ -332,9 +334,23 @@ struct Search<'a> {
     b: &'a [u8],
     n: usize,
     depth: usize,
+    /// Positions by number of bytes and their hash.
+    places: HashMap<(usize, u32), Vec<usize>>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(b: &'a [u8], n: usize, depth: usize) -> Self {
+        let mut search = Search { b, n, depth, places: HashMap::new() };
+        for n in 3..=n {
+            for at in 0..b.len() {
+                if let Some(hash) = search.hash(at, n) {
+                    search.places.entry((n, hash)).or_default().push(at);
+                }
+            }
+        }
+        search
+    }
+
     fn hash(&self, at: usize, n: usize) -> Option<u32> {
         let bytes = self.b.get(at..at + n)?;
         let value = bytes.iter().rev().fold(0u32, |v, &b| v << 8 | u32::from(b));
@@ -346,10 +362,11 @@ impl Search<'_> {
         (0..most).take_while(|&i| self.b[q + i] == self.b[at + i]).count()
     }
 
-    fn chain(&self, at: usize) -> Vec<usize> {
-        let hash = self.hash(at, self.n);
-        let earlier = (at.saturating_sub(1 << 15)..at).rev();
-        earlier.filter(|&q| hash.is_some() && self.hash(q, self.n) == hash).collect()
+    /// Earlier positions with the same hash of `n` bytes, at most 32768 back, the nearest first.
+    fn earlier(&self, at: usize, n: usize) -> impl Iterator<Item = usize> + '_ {
+        let places = self.hash(at, n).and_then(|hash| self.places.get(&(n, hash)));
+        let before = places.map_or(&[][..], |p| &p[..p.partition_point(|&q| q < at)]);
+        before.iter().rev().copied().take_while(move |&q| at - q <= 1 << 15)
     }
 
     /// Lengths and distances, the longest last.
@@ -369,11 +386,9 @@ impl Search<'_> {
             }
         };
         if self.n == 4 {
-            let hash = self.hash(at, 3);
-            let near = (at.saturating_sub(1 << 15)..at).rev().find(|&q| self.hash(q, 3) == hash);
-            near.into_iter().for_each(|q| look(q, &mut best));
+            self.earlier(at, 3).take(1).for_each(|q| look(q, &mut best));
         }
-        for q in self.chain(at).into_iter().take(steps) {
+        for q in self.earlier(at, self.n).take(steps) {
             if best >= nice.min(left) {
                 break;
             }

@@ -291,7 +291,7 @@ impl<'a> Work<'a> {
         let packed = if transform == items::PLAIN { Vec::new() } else { self.streams(input, len)? };
         item.rebuilt = packed.len() as u64;
         let mut tokens = None;
-        if packed.iter().any(|p| matches!(p.encoder, Encoder::Tokens(_))) {
+        if packed.iter().any(|p| matches!(p.encoder.inner(), Encoder::Tokens(_))) {
             let coded = input.plan.at_most(input.tokens.left(), "length of tokens")?;
             tokens = Some(coded::Decoder::new(input.tokens.bytes(coded as usize)?));
         }
@@ -325,7 +325,7 @@ impl<'a> Work<'a> {
         for _ in 0..count {
             let before = input.plan.at_most(left, "bytes before a packed stream")?;
             let encoder = Encoder::read(&mut input.plan)?;
-            if !encoder.name().is_none_or(|name| self.head.lists(name)) {
+            if !encoder.names().all(|name| self.head.lists(name)) {
                 return Err(Error::Contradiction("a part uses an encoder that the head does not list"));
             }
             let stream = input.plan.at_most(left - before, "length of a packed stream")?;
@@ -356,15 +356,10 @@ impl<'a> Work<'a> {
         let mut bytes = vec![0; content as usize];
         source.fill(&mut bytes)?;
         let most = stream as usize;
-        let made = match (encoder, tokens) {
-            (Encoder::Tokens(settings), Some(tokens)) => {
-                tokens.stream(&bytes, settings, most).map_err(|stop| match stop {
-                    deflate::Stop::Differs => Error::Tokens,
-                    deflate::Stop::TooMuchWork => Error::TooMuchWork,
-                })?
-            }
-            _ => encoder.rebuild(&bytes, most).map_err(|_| Error::TooMuchWork)?,
-        };
+        let made = encoder.rebuild_with(&bytes, most, tokens).map_err(|stop| match stop {
+            deflate::Stop::Differs => Error::Tokens,
+            deflate::Stop::TooMuchWork => Error::TooMuchWork,
+        })?;
         if made.len() as u64 != stream {
             let (format, made) = (encoder.format(), made.len() as u64);
             return Err(Error::Rebuilt { format, made, wanted: stream });
@@ -427,11 +422,14 @@ impl<'a> Work<'a> {
                 let len = plan.at_most(size - start, "length of a view")?;
                 Ok(View::Raw(content, start, len))
             }
-            kind @ (items::VIEW_INFLATED | items::VIEW_XZ | items::VIEW_ZSTD) => {
+            kind @ (items::VIEW_INFLATED | items::VIEW_XZ | items::VIEW_ZSTD | items::VIEW_PNG)
+                if kind != items::VIEW_PNG || self.head.lists(packed::png::NAME) =>
+            {
                 let offset = plan.at_most(size, "start of a packed stream")?;
                 let (format, name) = match kind {
                     items::VIEW_XZ => (Format::Xz, "xz"),
                     items::VIEW_ZSTD => (Format::Zstd, "zstd"),
+                    items::VIEW_PNG => (Format::Png, "png"),
                     _ => (Format::Deflate(None), "deflate"),
                 };
                 let stream = match format {
@@ -481,7 +479,9 @@ struct Packed {
 impl Packed {
     /// Bytes of memory that it takes.
     fn memory(&self) -> u64 {
-        self.content.saturating_add(self.stream).saturating_add(self.encoder.memory(self.content))
+        self.content
+            .saturating_add(self.stream)
+            .saturating_add(self.encoder.memory(self.content, self.stream))
     }
 }
 

@@ -40,6 +40,9 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    /// What most images are written with.
+    pub(crate) const OF_IMAGES: Encoder = Encoder { family: Family::Filtered, level: 9, mem_level: 8 };
+
     /// Encoders in the order in which they are tried: what is common comes first.
     pub fn usual() -> impl Iterator<Item = Encoder> {
         const LEVELS: [u8; 9] = [9, 6, 1, 8, 7, 5, 4, 3, 2];

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::part::Rebuilt;
 use crate::native::deflate::coded;
-use crate::native::packed::Encoder;
+use crate::native::packed::{Encoder, png};
 
 /// New bytes with some streams replaced by their content.
 pub(super) struct Expanded {
@@ -64,9 +64,14 @@ impl Expanded {
     pub(super) fn tokens(&self, streams: &[Unpacked]) -> Vec<u8> {
         let mut coder = None;
         for s in streams {
-            if let (Encoder::Tokens(settings), Some(raw)) = (s.encoder, &s.raw) {
+            if let (Encoder::Tokens(settings), Some(raw)) = (s.encoder.inner(), &s.raw) {
                 let coder = coder.get_or_insert_with(coded::Encoder::new);
-                let proved = coder.stream(&self.text[s.at..s.at + s.content], settings, raw);
+                let inner = match s.encoder {
+                    Encoder::Png(..) => png::join(raw).map(|(inner, _)| inner),
+                    _ => None,
+                };
+                let stream = inner.as_ref().unwrap_or(raw);
+                let proved = coder.stream(&self.text[s.at..s.at + s.content], settings, stream);
                 debug_assert!(proved.is_ok());
             }
         }

@@ -12,7 +12,6 @@ use crate::matching::Finder;
 use crate::matching::approx::{self, Match, Prices, Search};
 use crate::matching::block::BlockFinder;
 use crate::matching::suffix::SuffixFinder;
-use crate::native::deflate::coded;
 use crate::native::entropy::{self, Method};
 use crate::native::exec::Machine;
 use crate::native::items;
@@ -69,9 +68,10 @@ pub(super) enum ViewKind {
         start: u64,
         len: u64,
     },
-    /// A stream of xz or zstd, expanded.
+    /// A stream of a length stated, expanded.
     Expanded {
-        zstd: bool,
+        /// The number of such views.
+        number: u64,
         start: u64,
         stream: u64,
         len: u64,
@@ -133,7 +133,8 @@ impl Part {
                 }
             }
         }
-        let rebuilt = self.rebuilt.iter().map(|r| r.content + r.stream + r.encoder.memory(r.content));
+        let rebuilt =
+            self.rebuilt.iter().map(|r| r.content + r.stream + r.encoder.memory(r.content, r.stream));
         views + rebuilt.max().unwrap_or(0).max(working)
     }
 }
@@ -279,6 +280,7 @@ impl<'a> Coder<'a> {
         }
         let known: Vec<Stream> = segments.iter().flat_map(|s| self.old_streams(s)).collect();
         let mut out = Expanded { text: Vec::with_capacity(content.len() * 2), streams: Vec::new(), other: 0 };
+        let tokens = self.options.parts.tokens && self.options.effort.number() >= TOKENS;
         let (mut done, mut likely) = (0, None);
         for stream in found {
             let same = |k: &Stream| k.name == stream.name && (k.crc, k.len) == (stream.crc, stream.len);
@@ -297,15 +299,14 @@ impl<'a> Coder<'a> {
                 continue;
             }
             let bytes = &content[start..start + len];
-            let known = packed::guess(&inflated, bytes, stream.format, likely, MAX_ENCODER);
-            match known.or_else(|| self.tokens(&inflated, bytes, stream.format, likely)) {
+            match packed::guess(&inflated, bytes, stream.format, likely, MAX_ENCODER, tokens) {
                 Some(encoder) => {
                     likely = Some(encoder);
                     out.text.extend_from_slice(&content[done..start]);
                     let at = out.text.len();
                     out.text.extend_from_slice(&inflated);
                     let (name, content) = (stream.name, inflated.len());
-                    let raw = matches!(encoder, Encoder::Tokens(_)).then(|| bytes.to_vec());
+                    let raw = matches!(encoder.inner(), Encoder::Tokens(_)).then(|| bytes.to_vec());
                     out.streams.push(Unpacked { at, encoder, stream: len as u64, content, name, raw });
                     done = start + len;
                 }
@@ -314,25 +315,6 @@ impl<'a> Coder<'a> {
         }
         out.text.extend_from_slice(&content[done..]);
         out
-    }
-
-    /// How the tokens of a stream are coded that no known encoder makes, if that is worth it.
-    fn tokens(
-        &self,
-        content: &[u8],
-        stream: &[u8],
-        format: Format,
-        likely: Option<Encoder>,
-    ) -> Option<Encoder> {
-        let wanted = self.options.parts.tokens && self.options.effort.number() >= TOKENS;
-        if !wanted || !matches!(format, Format::Deflate(_)) {
-            return None;
-        }
-        let likely = match likely {
-            Some(Encoder::Tokens(settings)) => Some(settings),
-            _ => None,
-        };
-        coded::choose(content, stream, likely).map(Encoder::Tokens)
     }
 
     /// The packed streams of an old file.
@@ -345,7 +327,7 @@ impl<'a> Coder<'a> {
     /// Whether streams of this format are expanded at this effort.
     fn opens(&self, stream: &Stream) -> bool {
         match stream.format {
-            Format::Deflate(_) => self.options.parts.deflate,
+            Format::Deflate(_) | Format::Png => self.options.parts.deflate,
             Format::Xz | Format::Zstd => {
                 self.options.parts.slow_formats && self.options.effort.number() >= SLOW_FORMATS
             }
@@ -375,11 +357,13 @@ impl<'a> Coder<'a> {
                         let (start, content) = (stream.start, bytes.len() as u64);
                         let kind = match stream.format {
                             Format::Deflate(_) => ViewKind::Inflated { start, len: content },
-                            Format::Xz => {
-                                ViewKind::Expanded { zstd: false, start, stream: len, len: content }
-                            }
-                            Format::Zstd => {
-                                ViewKind::Expanded { zstd: true, start, stream: len, len: content }
+                            format => {
+                                let number = match format {
+                                    Format::Xz => items::VIEW_XZ,
+                                    Format::Zstd => items::VIEW_ZSTD,
+                                    _ => items::VIEW_PNG,
+                                };
+                                ViewKind::Expanded { number, start, stream: len, len: content }
                             }
                         };
                         room -= bytes.len() as u64;
