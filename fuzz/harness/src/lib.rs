@@ -20,6 +20,7 @@
 //! | [`store_layer`] | `layer_file::LayerFile` of the store | its own sums, and its digest |
 //! | [`native_references`] | `native::exec::references` | the second decoder |
 //! | [`native_program`] | `native::apply`, with programs | the second decoder |
+//! | [`native_tokens`] | `native::deflate::coded` | the second decoder |
 
 mod artifact;
 mod compress;
@@ -32,6 +33,7 @@ mod program;
 mod store;
 mod tar;
 mod tardiff;
+mod tokens;
 pub mod tree;
 
 pub use artifact::artifact_parse;
@@ -43,12 +45,13 @@ pub use program::{native_program, native_references};
 pub use store::store_layer;
 pub use tar::tar_read;
 pub use tardiff::{tardiff_apply, tardiff_parse};
+pub use tokens::native_tokens;
 
 /// A target: takes any bytes, panics when a property does not hold.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("tar_read", tar_read),
     ("compress_detect", compress_detect),
     ("oci_parse", oci_parse),
@@ -62,4 +65,5 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("store_layer", store_layer),
     ("native_references", native_references),
     ("native_program", native_program),
+    ("native_tokens", native_tokens),
 ];

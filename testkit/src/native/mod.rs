@@ -33,6 +33,14 @@ pub fn deflate_stream(content: &[u8], encoder: u64) -> Result<Vec<u8>, String> {
     deflate::encode(content, encoder)
 }
 
+/// The deflate stream that a code of tokens makes of `content`, by an encoder of family 5 (section 8.8).
+///
+/// # Errors
+/// There is no such encoder, or the code makes no stream.
+pub fn token_stream(content: &[u8], encoder: u64, code: &[u8], most: usize) -> Result<Vec<u8>, String> {
+    tokens::Tokens::new(code).stream(content, encoder, most)
+}
+
 /// What an encoder makes of `content`, told as in a plan: its number and the fields of its family (section 8.2).
 ///
 /// # Errors

@@ -43,6 +43,7 @@ fn main() -> Outcome {
         ("store_layer", store::seeds()?),
         ("native_references", programs::files()),
         ("native_program", programs::parts()),
+        ("native_tokens", native::tokens()?),
     ] {
         let folder = corpus.join(target);
         std::fs::create_dir_all(&folder)?;

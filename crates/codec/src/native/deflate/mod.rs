@@ -4,7 +4,7 @@
 //! from its content and the name of the encoder; the writer proves it for each stream.
 
 mod blocks;
-pub(crate) mod coded;
+pub mod coded;
 mod tokens;
 
 use flate2::{Decompress, FlushDecompress, Status};
@@ -143,7 +143,10 @@ pub(crate) fn guess(content: &[u8], stream: &[u8], likely: Option<Encoder>) -> O
 const BAD_STREAM: &str = "it is no deflate stream";
 
 /// Inflates the stream at `offset` of `input`, of at most `most` bytes: its content, and its own length.
-pub(crate) fn inflate(input: &dyn ReadAt, offset: u64, most: usize) -> Result<(Vec<u8>, u64), ExpandError> {
+///
+/// # Errors
+/// It is no stream, or longer.
+pub fn inflate(input: &dyn ReadAt, offset: u64, most: usize) -> Result<(Vec<u8>, u64), ExpandError> {
     let mut state = Decompress::new(false);
     let mut content = Vec::new();
     let (mut at, mut buf) = (offset, vec![0; 1 << 15]);

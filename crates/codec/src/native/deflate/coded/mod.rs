@@ -34,13 +34,16 @@ pub struct Settings {
 
 impl Settings {
     /// The number in a delta.
-    pub(crate) fn number(self) -> u64 {
+    pub fn number(self) -> u64 {
         let flags = u64::from(self.four) | u64::from(self.queues) << 1 | u64::from(self.joined) << 2;
         FAMILY << 8 | flags << 4 | u64::from(self.depth)
     }
 
     /// The settings with a number.
-    pub(crate) fn of(number: u64) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Unknown`].
+    pub fn of(number: u64) -> Result<Self, Error> {
         let (flags, depth) = (number >> 4 & 15, (number & 15) as u8);
         if number >> 8 != FAMILY || flags > 7 || usize::from(depth) >= DEPTHS.len() {
             return Err(Error::Unknown { what: "deflate encoder", value: number });
@@ -246,14 +249,22 @@ impl Output {
 }
 
 /// Streams of one part being written.
-pub(crate) struct Encoder {
+#[derive(Debug)]
+pub struct Encoder {
     tables: Tables,
     state: State,
     writer: Writer,
 }
 
+impl Default for Encoder {
+    fn default() -> Self {
+        Encoder::new()
+    }
+}
+
 impl Encoder {
-    pub(crate) fn new() -> Self {
+    /// Nothing coded yet.
+    pub fn new() -> Self {
         Encoder { tables: Tables::new(), state: State::new(), writer: Writer::new() }
     }
 
@@ -261,7 +272,7 @@ impl Encoder {
     ///
     /// # Errors
     /// The stream cannot be coded, or not within the work allowed.
-    pub(crate) fn stream(&mut self, content: &[u8], settings: Settings, stream: &[u8]) -> Result<(), Stop> {
+    pub fn stream(&mut self, content: &[u8], settings: Settings, stream: &[u8]) -> Result<(), Stop> {
         let blocks = parse::blocks(stream).ok_or(Stop::Differs)?;
         let work = super::work_limit(content.len());
         let Encoder { tables, state, writer } = self;
@@ -270,20 +281,22 @@ impl Encoder {
     }
 
     /// The code of all streams.
-    pub(crate) fn finish(self) -> Vec<u8> {
+    pub fn finish(self) -> Vec<u8> {
         self.writer.finish()
     }
 }
 
 /// Streams of one part being read.
-pub(crate) struct Decoder<'c> {
+#[derive(Debug)]
+pub struct Decoder<'c> {
     tables: Tables,
     state: State,
     reader: Reader<'c>,
 }
 
 impl<'c> Decoder<'c> {
-    pub(crate) fn new(code: &'c [u8]) -> Self {
+    /// Reads a code.
+    pub fn new(code: &'c [u8]) -> Self {
         Decoder { tables: Tables::new(), state: State::new(), reader: Reader::new(code) }
     }
 
@@ -291,12 +304,7 @@ impl<'c> Decoder<'c> {
     ///
     /// # Errors
     /// The code makes no stream of this content, or not within the work allowed.
-    pub(crate) fn stream(
-        &mut self,
-        content: &[u8],
-        settings: Settings,
-        most: usize,
-    ) -> Result<Vec<u8>, Stop> {
+    pub fn stream(&mut self, content: &[u8], settings: Settings, most: usize) -> Result<Vec<u8>, Stop> {
         let work = super::work_limit(content.len());
         self.state.stream(&self.tables, &mut self.reader, content, settings, work, None, most)
     }
@@ -312,7 +320,7 @@ const SMALL: usize = 16;
 
 /// The settings with which a stream takes the fewest bytes, if it is worth coding at all; `likely` are those of a stream
 /// of the same file. A stream with these settings was coded and proved.
-pub(crate) fn choose(content: &[u8], stream: &[u8], likely: Option<Settings>) -> Option<Settings> {
+pub fn choose(content: &[u8], stream: &[u8], likely: Option<Settings>) -> Option<Settings> {
     let worth = |settings| {
         let mut coder = Encoder::new();
         coder.stream(content, settings, stream).ok()?;
