@@ -512,6 +512,10 @@ mod tests {
                 let sum: u32 = used.map(|&l| 1u32 << (15 - l)).sum();
                 assert!(sum == 1 << 15 || counts.len() == 1, "{counts:?}: {:?}", tree.lens);
                 assert!(tree.lens.iter().all(|&l| usize::from(l) <= max));
+                let lens = two_queues(&counts, max);
+                let sum: u32 = lens.iter().filter(|&&l| l > 0).map(|&l| 1u32 << (15 - l)).sum();
+                assert!(sum == 1 << 15 || counts.len() == 1 || counts[0] == 0, "{counts:?}: {lens:?}");
+                assert!(lens.iter().all(|&l| usize::from(l) <= max));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Deflate streams of any encoder: what it chose is coded, predicted by what could be chosen
 //! (`docs/formats/native-delta.md`, section 8.8).
 
+mod choose;
 mod model;
 mod parse;
 mod search;
@@ -10,6 +11,7 @@ use super::Stop;
 use super::blocks::{Bits, END, codes, distance_code, fixed_len, length_code};
 use crate::native::Error;
 use crate::native::entropy::decisions::{Coder, Numbers, Plain, Reader, Tables, Trees, Writer};
+pub use choose::choose;
 use model::Model;
 use parse::{Block, Codes, Kind, Token};
 use search::{Chains, DEPTHS, Offers};
@@ -310,156 +312,94 @@ impl<'c> Decoder<'c> {
     }
 }
 
-/// Bytes of content that settings are tried with.
-const TRIAL: usize = 1 << 18;
-/// Content up to this size gets the settings of the stream before without a look at others.
-const ALIKE: usize = 1 << 16;
-/// A stream's tokens may take one byte in so many of the stream, and this in any case.
-const WORTH: usize = 6;
-const SMALL: usize = 16;
-
-/// The settings with which a stream takes the fewest bytes, if it is worth coding at all; `likely` are those of a stream
-/// of the same file. A stream with these settings was coded and proved.
-pub fn choose(content: &[u8], stream: &[u8], likely: Option<Settings>) -> Option<Settings> {
-    let worth = |settings| {
-        let mut coder = Encoder::new();
-        coder.stream(content, settings, stream).ok()?;
-        (coder.finish().len() <= stream.len() / WORTH + SMALL).then_some(settings)
-    };
-    if content.len() <= ALIKE
-        && let Some(settings) = likely.and_then(worth)
-    {
-        return Some(settings);
-    }
-    let blocks = parse::blocks(stream)?;
-    let trial = Trial::new(content, &blocks);
-    let base = trial.codes();
-    let mut best: Option<(usize, Settings)> = None;
-    let mut consider = |settings: Settings| {
-        if let Some(size) = trial.size(settings)
-            && best.is_none_or(|b| size < b.0)
-        {
-            best = Some((size, settings));
-        }
-        best.map(|b| b.1)
-    };
-    consider(base);
-    let four = consider(Settings { four: true, ..base })?.four;
-    for depth in [5, 1, 4, 2, 0] {
-        consider(Settings { depth, four, ..base });
-    }
-    consider(base).and_then(worth)
-}
-
-/// The start of a stream that settings are tried with.
-struct Trial<'s> {
-    content: &'s [u8],
-    blocks: &'s [Block],
-    whole: bool,
-    tables: Tables,
-}
-
-impl<'s> Trial<'s> {
-    fn new(content: &'s [u8], blocks: &'s [Block]) -> Self {
-        let (mut count, mut len) = (0, 0);
-        while count < blocks.len() && (len < TRIAL || content.len() <= TRIAL) {
-            len += blocks[count].bytes;
-            count += 1;
-        }
-        let len = len.min(content.len());
-        let whole = count == blocks.len();
-        Trial { content: &content[..len], blocks: &blocks[..count], whole, tables: Tables::new() }
-    }
-
-    /// Settings with what predicts most of the codes.
-    fn codes(&self) -> Settings {
-        let (mut misses, mut joined, mut at) = ([0, 0], [0, 0], 0);
-        for block in self.blocks {
-            if let Some(codes) = &block.codes {
-                let (literals, distances) = counts(&self.content[at..at + block.bytes], &block.tokens);
-                let here = trees::misses(codes, &literals, &distances);
-                (0..2).for_each(|i| misses[i] += here[i]);
-                if let Some(is) = trees::are_joined(codes) {
-                    joined[usize::from(is)] += 1;
-                }
-            }
-            at += block.bytes;
-        }
-        Settings { depth: 3, four: false, queues: misses[1] < misses[0], joined: joined[1] > joined[0] }
-    }
-
-    /// Bytes that the tokens take; nothing if it is too much work.
-    fn size(&self, settings: Settings) -> Option<usize> {
-        let mut writer = Writer::new();
-        let work = super::work_limit(self.content.len());
-        let given = Some(self.blocks);
-        let done =
-            State::new().stream(&self.tables, &mut writer, self.content, settings, work, given, usize::MAX);
-        match done {
-            Ok(_) => Some(writer.len()),
-            // Only the last block of all is marked as such.
-            Err(Stop::Differs) if !self.whole => Some(writer.len()),
-            Err(_) => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::native::deflate;
+    use coracle_testkit::image::{binary, mutate, text};
+    use coracle_testkit::native::token_stream;
+
+    fn all_settings() -> impl Iterator<Item = Settings> {
+        (0..8 * 16).filter_map(|low| Settings::of(FAMILY << 8 | low).ok())
+    }
+
+    fn contents() -> Vec<Vec<u8>> {
+        let (noise, words) = (binary(1, 9000), text(2, 20_000));
+        let mixed = [&noise[..], &words, &mutate(&noise, 2, 40), &[0; 9000]].concat();
+        vec![Vec::new(), b"a".to_vec(), b"abcabcabcabc".to_vec(), noise, mixed, vec![7; 70_000]]
+    }
 
     #[test]
-    fn experiment() {
-        let dir = std::env::var("DEFLS").unwrap();
-        let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
-        names.sort();
-        for path in names {
-            let bytes = std::fs::read(&path).unwrap();
-            let Some(s) = crate::native::packed::locate(&bytes).into_iter().next() else { continue };
-            let start = s.start as usize;
-            let (content, len) = crate::native::deflate::inflate(&bytes, s.start, 1 << 28).unwrap();
-            let stream = &bytes[start..start + len as usize];
-            let known = std::time::Instant::now();
-            let g = crate::native::deflate::guess(&content, stream, None);
-            let known = known.elapsed();
-            let t = std::time::Instant::now();
-            let Some(settings) = choose(&content, stream, None) else {
-                println!(
-                    "{:40} {} {} none",
-                    path.file_name().unwrap().to_str().unwrap(),
-                    content.len(),
-                    stream.len()
-                );
-                continue;
-            };
-            let t = t.elapsed();
-            let t2 = std::time::Instant::now();
-            let mut e = Encoder::new();
-            e.stream(&content, settings, stream).unwrap();
-            let code = e.finish();
-            let t2 = t2.elapsed();
-            let t3 = std::time::Instant::now();
-            let mut d = Decoder::new(&code);
-            assert!(d.stream(&content, settings, stream.len()).unwrap() == stream);
-            let t3 = t3.elapsed();
-            let blocks = parse::blocks(stream).unwrap();
-            let tokens: usize = blocks.iter().map(|b| b.tokens.len()).sum();
-            println!(
-                "{:40} {} {} -> {} ({:.2} %, {:.3} b/token, {} blocks) {:?} known {} {:.2}s choose {:.2}s code {:.2}s decode {:.2}s",
-                path.file_name().unwrap().to_str().unwrap(),
-                content.len(),
-                stream.len(),
-                code.len(),
-                code.len() as f64 * 100.0 / stream.len() as f64,
-                code.len() as f64 * 8.0 / tokens as f64,
-                blocks.len(),
-                (settings.depth, settings.four, settings.queues, settings.joined),
-                g.is_some(),
-                known.as_secs_f64(),
-                t.as_secs_f64(),
-                t2.as_secs_f64(),
-                t3.as_secs_f64()
-            );
+    fn settings_have_one_number_each() {
+        let numbers: Vec<u64> = all_settings().map(Settings::number).collect();
+        assert_eq!(numbers.len(), 8 * DEPTHS.len());
+        assert!(numbers.iter().all(|&n| Settings::of(n).unwrap().number() == n));
+        for bad in [0x506, 0x580, 0x603, 0x403] {
+            assert!(Settings::of(bad).is_err(), "{bad:#x}");
         }
+    }
+
+    #[test]
+    fn streams_come_back_whatever_the_settings() {
+        for (i, content) in contents().iter().enumerate() {
+            let made_by = [0x011, 0x038, 0x069, 0x098, 0x169, 0x498][i];
+            let stream = deflate::rebuild(content, deflate::Encoder::of(made_by).unwrap()).unwrap();
+            for settings in all_settings() {
+                let mut encoder = Encoder::new();
+                encoder.stream(content, settings, &stream).unwrap();
+                let code = encoder.finish();
+                let made = Decoder::new(&code).stream(content, settings, stream.len());
+                assert!(made.as_ref() == Ok(&stream), "{settings:?}, {} bytes", content.len());
+                let short = Decoder::new(&code).stream(content, settings, stream.len() / 2);
+                assert!(short.is_err() || stream.len() < 10, "{settings:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn streams_of_one_part_learn_from_one_another() {
+        let content = text(3, 6000);
+        let stream = deflate::rebuild(&content, deflate::Encoder::of(0x098).unwrap()).unwrap();
+        let settings = Settings::of(0x503).unwrap();
+        let code_of = |n: usize| {
+            let mut encoder = Encoder::new();
+            (0..n).for_each(|_| encoder.stream(&content, settings, &stream).unwrap());
+            encoder.finish()
+        };
+        let (one, four) = (code_of(1), code_of(4));
+        assert!(four.len() < 2 * one.len(), "{} and {} bytes", one.len(), four.len());
+        let mut decoder = Decoder::new(&four);
+        assert!((0..4).all(|_| decoder.stream(&content, settings, stream.len()).unwrap() == stream));
+    }
+
+    #[test]
+    fn any_code_makes_something_or_nothing_in_both_decoders() {
+        for (seed, settings) in (0..).zip(all_settings()) {
+            let content = text(seed, 600);
+            for code in [binary(seed, 400), Vec::new(), vec![255; 50]] {
+                let made = Decoder::new(&code).stream(&content, settings, 4096);
+                let other = token_stream(&content, settings.number(), &code, 4096);
+                assert!(made.ok() == other.ok(), "{settings:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_stream_is_not_coded() {
+        let content = text(1, 3000);
+        let stream = deflate::rebuild(&content, deflate::Encoder::of(0x068).unwrap()).unwrap();
+        assert!(choose(&content, &stream, None).is_some());
+        let settings = Settings::of(0x503).unwrap();
+        let fails = |content: &[u8], stream: &[u8]| {
+            Encoder::new().stream(content, settings, stream) == Err(Stop::Differs)
+                && choose(content, stream, Some(settings)).is_none()
+        };
+        // Cut, of another content, a distance beyond the start, bits that fill up and are not 0, 258 bytes in a long way.
+        assert!(fails(&content, &stream[..stream.len() - 1]));
+        assert!(fails(&content[..2999], &stream));
+        assert!(fails(b"aaaa", &[0x03, 0x02, 0, 0]));
+        assert!(fails(b"a", &[0x4b, 0x04, 0xf0]));
+        assert!(fails(b"", &[0x07]));
+        assert!(fails(&[0; 259], &[0x63, 0x18, 0x05, 0xfc]));
     }
 }
