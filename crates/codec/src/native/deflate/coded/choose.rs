@@ -27,6 +27,9 @@ pub fn choose(content: &[u8], stream: &[u8], likely: Option<Settings>) -> Option
         return Some(settings);
     }
     let blocks = parse::blocks(stream)?;
+    if blocks.iter().map(|b| b.bytes).sum::<usize>() != content.len() {
+        return None;
+    }
     let trial = Trial::new(content, &blocks);
     let base = trial.codes();
     let mut best: Option<(usize, Settings)> = None;
