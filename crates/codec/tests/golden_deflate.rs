@@ -132,7 +132,7 @@ fn tokens_are_sent_only_where_they_pay() {
 
 #[test]
 fn images_in_chunks_are_rebuilt() {
-    let pixels: Vec<u8> = (0..40_000u32).map(|i| (i * i >> 9) as u8).collect();
+    let pixels: Vec<u8> = (0..40_000u32).map(|i| ((i * i) >> 9) as u8).collect();
     let changed = mutate(&pixels, 2, 12);
     let text = content();
     let tokens = image(&mutate(&text, 1, 5), 0x498, 5000);

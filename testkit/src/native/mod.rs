@@ -484,7 +484,7 @@ impl Maker<'_> {
                     rest.take(self.s[PLAN].number()?)?;
                     inflate(rest.0, self.s[PLAN].number()?)?
                 }
-                kind @ (4 | 5 | 6) => {
+                kind @ 4..=6 => {
                     if kind == 6 && !self.encoders.contains(&CHUNKS) {
                         return Err("chunks that are not listed".into());
                     }

@@ -2,7 +2,7 @@
 
 use super::parse::{self, Block};
 use super::{Encoder, Settings, State, counts, trees};
-use crate::native::deflate::{self, Stop};
+use crate::native::deflate::Stop;
 use crate::native::entropy::decisions::{Tables, Writer};
 
 /// Bytes of content that settings are tried with.
@@ -89,10 +89,8 @@ impl<'s> Trial<'s> {
     /// Bytes that the tokens take; nothing if it is too much work.
     fn size(&self, settings: Settings) -> Option<usize> {
         let mut writer = Writer::new();
-        let work = deflate::work_limit(self.content.len());
         let given = Some(self.blocks);
-        let done =
-            State::new().stream(&self.tables, &mut writer, self.content, settings, work, given, usize::MAX);
+        let done = State::new().stream(&self.tables, &mut writer, self.content, settings, given, usize::MAX);
         match done {
             Ok(_) => Some(writer.len()),
             // Only the last block of all is marked as such.

@@ -99,12 +99,12 @@ impl State {
         coder: &mut impl Coder,
         content: &[u8],
         settings: Settings,
-        work: u64,
         given: Option<&[Block]>,
         most: usize,
     ) -> Result<Vec<u8>, Stop> {
         let mut out = Output { bits: Bits::default() };
         let hashed = if settings.four { 4 } else { 3 };
+        let work = super::work_limit(content.len());
         let mut chains = Chains::new(content, hashed, settings.depth.into(), work);
         let (mut here, mut next) = (Offers::default(), Offers::default());
         // Where `here` belongs to.
@@ -147,7 +147,7 @@ impl State {
                     }
                     chains.offers(at + 1, &mut next)?;
                     let want = want.map_or(Token::LITERAL, |b| b.tokens[tokens.len()]);
-                    let token = self.model.token(t, coder, &mut chains, content, at, &here, &next, want)?;
+                    let token = self.model.token(t, coder, &mut chains, at, [&here, &next], want)?;
                     at += usize::from(token.len);
                     tokens.push(token);
                     if token.distance == 0 {
@@ -276,9 +276,8 @@ impl Encoder {
     /// The stream cannot be coded, or not within the work allowed.
     pub fn stream(&mut self, content: &[u8], settings: Settings, stream: &[u8]) -> Result<(), Stop> {
         let blocks = parse::blocks(stream).ok_or(Stop::Differs)?;
-        let work = super::work_limit(content.len());
         let Encoder { tables, state, writer } = self;
-        let made = state.stream(tables, writer, content, settings, work, Some(&blocks), usize::MAX)?;
+        let made = state.stream(tables, writer, content, settings, Some(&blocks), usize::MAX)?;
         if made == stream { Ok(()) } else { Err(Stop::Differs) }
     }
 
@@ -307,8 +306,7 @@ impl<'c> Decoder<'c> {
     /// # Errors
     /// The code makes no stream of this content, or not within the work allowed.
     pub fn stream(&mut self, content: &[u8], settings: Settings, most: usize) -> Result<Vec<u8>, Stop> {
-        let work = super::work_limit(content.len());
-        self.state.stream(&self.tables, &mut self.reader, content, settings, work, None, most)
+        self.state.stream(&self.tables, &mut self.reader, content, settings, None, most)
     }
 }
 

@@ -44,6 +44,14 @@ fn reach(distance: usize) -> usize {
     (distance.saturating_sub(1)).checked_ilog2().map_or(0, |n| n as usize + 1)
 }
 
+/// Where a match is coded.
+struct Place<'o> {
+    at: usize,
+    here: &'o Offers,
+    /// That of the longest offers here and at the next position.
+    relation: usize,
+}
+
 /// Predictions of tokens.
 #[derive(Debug, Clone)]
 pub(super) struct Model {
@@ -93,10 +101,8 @@ impl Model {
         t: &Tables,
         coder: &mut impl Coder,
         chains: &mut Chains<'_>,
-        content: &[u8],
         at: usize,
-        here: &Offers,
-        next: &Offers,
+        [here, next]: [&Offers; 2],
         want: Token,
     ) -> Result<Token, Stop> {
         let (best, then) = (here.best(), next.best());
@@ -106,7 +112,7 @@ impl Model {
             (class * REACHES + reach(best.distance).min(15)) * 2 + self.literal,
             (relation * 16 + reach(best.distance)) * 16 + reach(then.distance),
             (self.history & 255) * RELATIONS + relation,
-            class.min(7) * 256 + usize::from(content[at]),
+            class.min(7) * 256 + usize::from(chains.content()[at]),
             (class * SIZES + size(then.len)) * 2 + self.literal,
         ];
         let is_match = self.matches.code(t, coder, contexts, class, u32::from(want.distance > 0)) == 1;
@@ -116,23 +122,21 @@ impl Model {
             self.history = self.history << 1 | usize::from(expected);
             return Ok(Token::LITERAL);
         }
-        let (token, usual) = self.copy(t, coder, chains, content.len() - at, at, here, relation, want)?;
+        let (token, usual) = self.copy(t, coder, chains, Place { at, here, relation }, want)?;
         self.history = self.history << 1 | usize::from(!(usual && expected));
         Ok(token)
     }
 
-    /// Codes a match with `left` bytes left, and says whether it is the longest there is.
+    /// Codes a match, and says whether it is the longest there is.
     fn copy(
         &mut self,
         t: &Tables,
         coder: &mut impl Coder,
         chains: &mut Chains<'_>,
-        left: usize,
-        at: usize,
-        here: &Offers,
-        relation: usize,
+        Place { at, here, relation }: Place<'_>,
         want: Token,
     ) -> Result<(Token, bool), Stop> {
+        let left = chains.content().len() - at;
         let (wanted_len, wanted_distance) = (usize::from(want.len), usize::from(want.distance));
         let mut chosen = None;
         for (rank, offer) in here.all.iter().rev().enumerate() {

@@ -65,6 +65,11 @@ impl<'c> Chains<'c> {
         }
     }
 
+    /// The content that positions are of.
+    pub(super) fn content(&self) -> &'c [u8] {
+        self.content
+    }
+
     fn hash(&self, at: usize, n: usize) -> usize {
         let b = &self.content[at..at + n];
         let low = u32::from(b[0]) | u32::from(b[1]) << 8 | u32::from(b[2]) << 16;
