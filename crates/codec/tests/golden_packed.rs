@@ -18,7 +18,7 @@ const SET: &str = "native-packed";
 const NAMES: [&str; 2] = ["liblzma-5.8.4", "zstd-1.5.7"];
 
 /// Fields of an encoder, as a plan holds them.
-fn encoder(fields: &[u64]) -> Vec<u8> {
+pub fn encoder(fields: &[u64]) -> Vec<u8> {
     let mut out = Vec::new();
     fields.iter().for_each(|&n| number(&mut out, n));
     out
@@ -118,8 +118,19 @@ fn delta(encoders: &[&str], memory: u64, target: &[u8], plan: &[u8], text: &[u8]
     if !text.is_empty() {
         streams.extend([(3, &lengths[..]), (8, text)]);
     }
+    delta_of(&old(), encoders, memory, target, &streams)
+}
+
+/// A delta of one block with these streams.
+pub fn delta_of(
+    old: &[u8],
+    encoders: &[&str],
+    memory: u64,
+    target: &[u8],
+    streams: &[(u8, &[u8])],
+) -> Vec<u8> {
     let mut block = vec![streams.len() as u8];
-    for (id, bytes) in &streams {
+    for (id, bytes) in streams {
         block.extend([*id, 0]);
         number(&mut block, bytes.len() as u64);
         number(&mut block, bytes.len() as u64);
@@ -127,13 +138,13 @@ fn delta(encoders: &[&str], memory: u64, target: &[u8], plan: &[u8], text: &[u8]
     streams.iter().for_each(|s| block.extend_from_slice(s.1));
     let mut check = [0; 8];
     check.copy_from_slice(&Digest::of(&block).as_bytes()[..8]);
-    let (old, output) = (old(), target.len() as u64);
+    let output = target.len() as u64;
     let head = Head {
         size: output,
         digest: Digest::of(target),
         memory,
         encoders: encoders.iter().map(|&e| e.to_owned()).collect(),
-        origin: Origin::Archives(vec![Archive { size: old.len() as u64, digest: Digest::of(&old) }]),
+        origin: Origin::Archives(vec![Archive { size: old.len() as u64, digest: Digest::of(old) }]),
         blocks: vec![Block { output, encoded: block.len() as u64, check }],
     };
     [head.to_bytes(), block].concat()

@@ -22,6 +22,7 @@
 //! | [`native_references`] | `native::exec::references` | the second decoder |
 //! | [`trust`] | `trust`: policies, keys, payloads, bundles, names | a key whose one signature is known |
 //! | [`native_program`] | `native::apply`, with programs | the second decoder |
+//! | [`native_tokens`] | `native::deflate::coded` | the second decoder |
 
 mod artifact;
 mod compress;
@@ -35,6 +36,7 @@ mod rsync;
 mod store;
 mod tar;
 mod tardiff;
+mod tokens;
 pub mod tree;
 mod trust;
 
@@ -48,13 +50,14 @@ pub use rsync::rsync;
 pub use store::store_layer;
 pub use tar::tar_read;
 pub use tardiff::{tardiff_apply, tardiff_parse};
+pub use tokens::native_tokens;
 pub use trust::trust;
 
 /// A target: takes any bytes, panics when a property does not hold.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("tar_read", tar_read),
     ("compress_detect", compress_detect),
     ("oci_parse", oci_parse),
@@ -70,4 +73,5 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("native_references", native_references),
     ("native_program", native_program),
     ("trust", trust),
+    ("native_tokens", native_tokens),
 ];

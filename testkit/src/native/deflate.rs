@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 /// A literal, or a match: distance and length.
 #[derive(Clone, Copy)]
-enum Token {
+pub(super) enum Token {
     Literal(u8),
     Match(usize, usize),
 }
@@ -211,15 +211,8 @@ impl Encoder<'_> {
         let mut codes = vec![0u32; 19];
         runs.iter().for_each(|r| codes[r.0] += 1);
         let (c, _) = lengths(&codes, 7);
-        const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
         let sent = (3..19).rev().find(|&i| c[ORDER[i]] != 0).unwrap_or(2) + 1;
-        let fixed_l: Vec<u8> = (0..288)
-            .map(|i| match i {
-                0..144 | 280.. => 8,
-                144..256 => 9,
-                _ => 7,
-            })
-            .collect();
+        let fixed_l = fixed_lengths();
         let body = |l: &[u8], d: &[u8]| -> u64 {
             let extra = |i: usize| if i < 257 { 0 } else { u64::from(LENGTHS[i - 257].1) };
             let a: u64 =
@@ -291,6 +284,19 @@ impl Encoder<'_> {
     }
 }
 
+/// In which order lengths of the codes of lengths are sent (RFC 1951, section 3.2.7).
+pub(super) const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+
+/// Lengths of the fixed codes of literals and lengths (RFC 1951, section 3.2.6).
+pub(super) fn fixed_lengths() -> Vec<u8> {
+    let len = |i| match i {
+        0..144 | 280.. => 8,
+        144..256 => 9,
+        _ => 7,
+    };
+    (0..288).map(len).collect()
+}
+
 /// Smallest length and extra bits of codes 257 to 285 (RFC 1951, section 3.2.5).
 const LENGTHS: [(usize, u32); 29] = [
     (3, 0),
@@ -324,19 +330,19 @@ const LENGTHS: [(usize, u32); 29] = [
     (258, 0),
 ];
 
-fn length_code(len: usize) -> (usize, u32, u64) {
+pub(super) fn length_code(len: usize) -> (usize, u32, u64) {
     let i = LENGTHS.iter().rposition(|l| l.0 <= len).unwrap_or(0);
     (257 + i, LENGTHS[i].1, (len - LENGTHS[i].0) as u64)
 }
 
-fn distance_code(distance: usize) -> (usize, u32, u64) {
+pub(super) fn distance_code(distance: usize) -> (usize, u32, u64) {
     let base = |i: usize| if i < 4 { i + 1 } else { ((2 + i % 2) << (i / 2 - 1)) + 1 };
     let i = (0..30).rev().find(|&i| base(i) <= distance).unwrap_or(0);
     (i, (i as u32 / 2).saturating_sub(1), (distance - base(i)) as u64)
 }
 
 /// Code lengths by the rules of section 8.3.3, and the largest symbol with a code.
-fn lengths(counts: &[u32], most: usize) -> (Vec<u8>, usize) {
+pub(super) fn lengths(counts: &[u32], most: usize) -> (Vec<u8>, usize) {
     let n = counts.len();
     let mut nodes: Vec<(u32, u32)> = counts.iter().map(|&c| (c, 0)).collect();
     let mut heap: Vec<usize> = vec![usize::MAX];
@@ -420,7 +426,7 @@ fn lengths(counts: &[u32], most: usize) -> (Vec<u8>, usize) {
 }
 
 /// Runs of code lengths: code, extra bits and their value.
-fn runs(lens: &[u8]) -> Vec<(usize, u32, u64)> {
+pub(super) fn runs(lens: &[u8]) -> Vec<(usize, u32, u64)> {
     let mut out = Vec::new();
     let (mut at, mut before) = (0, None);
     while at < lens.len() {
@@ -447,7 +453,7 @@ fn runs(lens: &[u8]) -> Vec<(usize, u32, u64)> {
 }
 
 /// Canonical codes (RFC 1951, section 3.2.2).
-fn canonical(lens: &[u8]) -> Vec<(u64, u8)> {
+pub(super) fn canonical(lens: &[u8]) -> Vec<(u64, u8)> {
     let mut next = 0;
     let mut out = vec![(0, 0); lens.len()];
     for len in 1..=15 {

@@ -1,6 +1,7 @@
 //! Section 7.4, formula by formula.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 const T: [i64; 33] = [
     22, 36, 60, 98, 162, 267, 439, 720, 1179, 1921, 3108, 4971, 7812, 11955, 17625, 24743, 32768, 40793,
@@ -13,8 +14,14 @@ pub(super) fn squash(x: i64) -> i64 {
     (T[i] * (128 - f) + T[i + 1] * f) >> 7
 }
 
-pub(super) fn stretch(q: i64) -> i64 {
+fn stretch(q: i64) -> i64 {
     (-2047..=2047).find(|&x| squash(x) >> 4 >= q).unwrap_or(2047)
+}
+
+/// The logit of a probability of 22 bits; the table is the same for all streams.
+pub(super) fn logit(probability: i64) -> i64 {
+    static LOGITS: OnceLock<Vec<i64>> = OnceLock::new();
+    LOGITS.get_or_init(|| (0..4096).map(stretch).collect())[(probability >> 10) as usize]
 }
 
 /// Section 7.4.1.
@@ -42,7 +49,6 @@ struct Bucket {
 
 /// Decodes `n` bytes.
 pub(super) fn decode(encoded: &[u8], n: usize) -> Vec<u8> {
-    let logits: Vec<i64> = (0..4096).map(stretch).collect();
     let s = (4 * n.max(1)).next_power_of_two().ilog2().clamp(12, 20);
     let m = n.max(1).next_power_of_two().ilog2().clamp(8, 18);
     let mut simple: HashMap<(usize, u64, usize), Prediction> = HashMap::new();
@@ -87,7 +93,7 @@ pub(super) fn decode(encoded: &[u8], n: usize) -> Vec<u8> {
                 }
             }
             let mut inputs = [0i64; 8];
-            let logit = |p: Prediction| logits[(p.probability >> 10) as usize];
+            let logit = |p: Prediction| logit(p.probability);
             inputs[0] = logit(*simple.entry((0, 0, p)).or_insert(FRESH));
             inputs[1] = logit(*simple.entry((1, c1, p)).or_insert(FRESH));
             for (i, h) in turned.into_iter().enumerate() {

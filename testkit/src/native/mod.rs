@@ -3,11 +3,13 @@
 //!
 //! It trusts that lengths are small: it is for vectors, not for the world.
 
+mod arithmetic;
 mod deflate;
 mod exec;
 mod mixing;
 mod packed;
 mod tar;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -31,12 +33,20 @@ pub fn deflate_stream(content: &[u8], encoder: u64) -> Result<Vec<u8>, String> {
     deflate::encode(content, encoder)
 }
 
+/// The deflate stream that a code of tokens makes of `content`, by an encoder of family 5 (section 8.8).
+///
+/// # Errors
+/// There is no such encoder, or the code makes no stream.
+pub fn token_stream(content: &[u8], encoder: u64, code: &[u8], most: usize) -> Result<Vec<u8>, String> {
+    tokens::Tokens::new(code).stream(content, encoder, most)
+}
+
 /// What an encoder makes of `content`, told as in a plan: its number and the fields of its family (section 8.2).
 ///
 /// # Errors
 /// There is no such encoder, or it cannot be used.
 pub fn packed_stream(content: &[u8], encoder: &[u8]) -> Result<Vec<u8>, String> {
-    packed::Encoder::read(&mut Bytes(encoder))?.encode(content)
+    packed::Encoder::read(&mut Bytes(encoder))?.encode(content, usize::MAX, &mut None)
 }
 
 /// What `len` bytes a stream of method 3 decodes to (section 7.4).
@@ -119,10 +129,12 @@ pub fn apply(delta: &[u8], sources: Sources<'_>) -> Result<Vec<u8>, String> {
         }
     }
     // Section 8.7: these are the libraries that this program is built with.
-    if encoders
-        .iter()
-        .any(|e| !matches!(*e, b"liblzma-5.8.4" | b"zlib-filtered" | b"zstd-1.5.7" | X86_64 | AARCH64))
-    {
+    if encoders.iter().any(|e| {
+        !matches!(
+            *e,
+            b"liblzma-5.8.4" | b"zlib-filtered" | b"zstd-1.5.7" | TOKENS | CHUNKS | X86_64 | AARCH64
+        )
+    }) {
         return Err("an encoder is missing".into());
     }
     let size = head.number()?;
@@ -232,6 +244,8 @@ fn decode(method: u64, encoded: &[u8], len: usize) -> Result<Vec<u8>, String> {
 }
 
 /// Names of section 9.1.
+const TOKENS: &[u8] = b"deflate-tokens-1";
+const CHUNKS: &[u8] = b"png-chunks-1";
 const X86_64: &[u8] = b"exec-x86_64-1";
 const AARCH64: &[u8] = b"exec-aarch64-1";
 
@@ -246,6 +260,7 @@ const GAPS: usize = 6;
 const CORRECTIONS: usize = 7;
 const LITERALS: usize = 8;
 const REFERENCES: usize = 11;
+const TOKEN_CODES: usize = 12;
 
 /// Sections 5 and 6.
 fn block(
@@ -261,7 +276,7 @@ fn block(
     for _ in 0..table.number()? {
         rows.push([table.number()?, table.number()?, table.number()?, table.number()?]);
     }
-    let mut decoded: [Vec<u8>; 12] = Default::default();
+    let mut decoded: [Vec<u8>; 13] = Default::default();
     for [id, method, len, encoded] in rows {
         let stream = decoded.get_mut(id as usize).ok_or("unknown stream")?;
         *stream = decode(method, table.take(encoded)?, len as usize)?;
@@ -294,7 +309,7 @@ struct Maker<'a> {
     members: &'a [Member],
     is_tree: bool,
     encoders: &'a [&'a [u8]],
-    s: [Bytes<'a>; 12],
+    s: [Bytes<'a>; 13],
     next_member: i128,
     next_file: i128,
     framing: Vec<u8>,
@@ -456,7 +471,7 @@ impl Maker<'_> {
         for _ in 0..self.s[PLAN].number()? {
             let content = &self.members[self.file()?].content;
             let kind = self.s[PLAN].number()?;
-            is_program.push(machine.is_some() && matches!(kind, 8 | 10 | 12 | 13));
+            is_program.push(machine.is_some() && matches!(kind, 8 | 10 | 12 | 13 | 14));
             views.push(match if is_program.last() == Some(&true) { kind - 8 } else { kind } {
                 0 => content.clone(),
                 1 => {
@@ -467,21 +482,21 @@ impl Maker<'_> {
                 2 => {
                     let mut rest = Bytes(content);
                     rest.take(self.s[PLAN].number()?)?;
-                    let len = self.s[PLAN].number()?;
-                    let mut inflated = Vec::new();
-                    let mut reader = flate2::read::DeflateDecoder::new(rest.0);
-                    reader.read_to_end(&mut inflated).map_err(|e| e.to_string())?;
-                    if inflated.len() as u64 != len {
-                        return Err("an inflated view has another length".into());
-                    }
-                    inflated
+                    inflate(rest.0, self.s[PLAN].number()?)?
                 }
-                kind @ (4 | 5) => {
+                kind @ 4..=6 => {
+                    if kind == 6 && !self.encoders.contains(&CHUNKS) {
+                        return Err("chunks that are not listed".into());
+                    }
                     let mut rest = Bytes(content);
                     rest.take(self.s[PLAN].number()?)?;
                     let stream = rest.take(self.s[PLAN].number()?)?;
                     let len = self.s[PLAN].number()?;
-                    if kind == 4 { packed::unxz(stream, len)? } else { packed::unzstd(stream, len)? }
+                    match kind {
+                        4 => packed::unxz(stream, len)?,
+                        5 => packed::unzstd(stream, len)?,
+                        _ => packed::unchunk(stream, len)?,
+                    }
                 }
                 other => return Err(format!("view {other}")),
             });
@@ -492,11 +507,16 @@ impl Maker<'_> {
             for _ in 0..self.s[PLAN].number()? {
                 let p = &mut self.s[PLAN];
                 let (before, encoder) = (p.number()? as usize, packed::Encoder::read(p)?);
-                if encoder.name().is_some_and(|n| !self.encoders.contains(&n.as_bytes())) {
+                if encoder.names().iter().any(|n| !self.encoders.contains(&n.as_bytes())) {
                     return Err("an encoder is not in the list".into());
                 }
                 rebuilt.push((before, encoder, p.number()? as usize, p.number()? as usize));
             }
+        }
+        let mut tokens = None;
+        if rebuilt.iter().any(|r| r.1.has_tokens()) {
+            let len = self.s[PLAN].number()?;
+            tokens = Some(tokens::Tokens::new(self.s[TOKEN_CODES].take(len)?));
         }
         // How long the new text is: the part, with each stream replaced by its content.
         let shrunk: usize = rebuilt.iter().map(|r| r.2).sum();
@@ -516,7 +536,7 @@ impl Maker<'_> {
         let mut text = Bytes(&text);
         for (before, encoder, stream, content) in rebuilt {
             out.extend_from_slice(text.take(before as u64)?);
-            let made = encoder.encode(text.take(content as u64)?)?;
+            let made = encoder.encode(text.take(content as u64)?, stream, &mut tokens)?;
             if made.len() != stream {
                 return Err("a rebuilt stream has another length".into());
             }
@@ -606,6 +626,16 @@ fn predict(
     let head = &corrected[..corrected.len().min(1024)];
     exec::replace(text, head, machine, &programs, &inside, references);
     Ok(())
+}
+
+/// The content of a deflate stream at the start of some bytes.
+fn inflate(bytes: &[u8], len: u64) -> Result<Vec<u8>, String> {
+    let mut inflated = Vec::new();
+    flate2::read::DeflateDecoder::new(bytes).read_to_end(&mut inflated).map_err(|e| e.to_string())?;
+    if inflated.len() as u64 != len {
+        return Err("an inflated view has another length".into());
+    }
+    Ok(inflated)
 }
 
 fn sha256(bytes: &[u8]) -> Vec<u8> {

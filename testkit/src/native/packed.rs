@@ -6,6 +6,7 @@ use liblzma::stream::{Action, Filters, LzmaOptions, PRESET_EXTREME, Status, Stre
 use zstd_safe::zstd_sys::ZSTD_EndDirective as Directive;
 use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer};
 
+use super::tokens::Tokens;
 use super::{Bytes, deflate};
 
 /// An encoder: what stands in the plan (section 8.2).
@@ -15,6 +16,10 @@ pub(super) enum Encoder {
     Xz(u32, [u64; 7]),
     /// Level and the two fields of section 8.6.
     Zstd(i32, u64, u32),
+    /// Number.
+    Tokens(u64),
+    /// The two bytes in front, bytes of a chunk, and what makes the stream.
+    Png(u64, u64, Box<Encoder>),
 }
 
 impl Encoder {
@@ -32,26 +37,97 @@ impl Encoder {
             }
             3 if (1..=22).contains(&v) => Ok(Encoder::Zstd(v as i32, plan.number()?, plan.number()? as u32)),
             0 | 1 | 4 => Ok(Encoder::Deflate(number)),
+            5 => Ok(Encoder::Tokens(number)),
+            6 if v == 0 => {
+                let (front, piece) = (plan.number()?, plan.number()?);
+                match Encoder::read(plan)? {
+                    inner @ (Encoder::Deflate(_) | Encoder::Tokens(_)) => {
+                        Ok(Encoder::Png(front, piece, Box::new(inner)))
+                    }
+                    _ => Err("no deflate in an image".into()),
+                }
+            }
             _ => Err(format!("encoder {number}")),
         }
     }
 
-    pub(super) fn name(&self) -> Option<&'static str> {
+    pub(super) fn names(&self) -> Vec<&'static str> {
         match self {
-            Encoder::Deflate(number) if number / 256 == 4 => Some("zlib-filtered"),
-            Encoder::Deflate(_) => None,
-            Encoder::Xz(..) => Some("liblzma-5.8.4"),
-            Encoder::Zstd(..) => Some("zstd-1.5.7"),
+            Encoder::Deflate(number) if number / 256 == 4 => vec!["zlib-filtered"],
+            Encoder::Deflate(_) => vec![],
+            Encoder::Xz(..) => vec!["liblzma-5.8.4"],
+            Encoder::Zstd(..) => vec!["zstd-1.5.7"],
+            Encoder::Tokens(_) => vec!["deflate-tokens-1"],
+            Encoder::Png(_, _, inner) => [vec!["png-chunks-1"], inner.names()].concat(),
         }
     }
 
-    pub(super) fn encode(&self, content: &[u8]) -> Result<Vec<u8>, String> {
+    /// Whether it needs tokens.
+    pub(super) fn has_tokens(&self) -> bool {
+        match self {
+            Encoder::Tokens(_) => true,
+            Encoder::Png(_, _, inner) => inner.has_tokens(),
+            _ => false,
+        }
+    }
+
+    /// A stream of `len` bytes.
+    pub(super) fn encode(
+        &self,
+        content: &[u8],
+        len: usize,
+        tokens: &mut Option<Tokens<'_>>,
+    ) -> Result<Vec<u8>, String> {
         match self {
             Encoder::Deflate(number) => deflate::encode(content, *number),
             Encoder::Xz(preset, fields) => xz(content, *preset, *fields),
             Encoder::Zstd(level, flags, window) => zstd(content, *level, *flags, *window),
+            Encoder::Tokens(number) => {
+                tokens.as_mut().ok_or("tokens are missing")?.stream(content, *number, len)
+            }
+            Encoder::Png(front, piece, inner) => {
+                chunks(&inner.encode(content, len, tokens)?, content, *front, *piece)
+            }
         }
     }
+}
+
+/// Section 8.9.
+fn chunks(stream: &[u8], content: &[u8], front: u64, piece: u64) -> Result<Vec<u8>, String> {
+    if front > 65_535 || piece == 0 || piece >= 1 << 31 {
+        return Err("fields of an image".into());
+    }
+    let (mut a, mut b) = (1, 0);
+    for &byte in content {
+        a = (a + u32::from(byte)) % 65_521;
+        b = (a + b) % 65_521;
+    }
+    let data = [&(front as u16).to_be_bytes()[..], stream, &(b << 16 | a).to_be_bytes()].concat();
+    let mut out = Vec::new();
+    for data in data.chunks(piece as usize) {
+        let chunk = [b"IDAT", data].concat();
+        let mut sum = crc(&chunk);
+        sum.reverse();
+        out.extend([&(data.len() as u32).to_be_bytes()[..], &chunk, &sum].concat());
+    }
+    Ok(out)
+}
+
+/// The content of a view of kind 6: chunks of an image.
+pub(super) fn unchunk(mut bytes: &[u8], len: u64) -> Result<Vec<u8>, String> {
+    let mut data = Vec::new();
+    while !bytes.is_empty() {
+        let mut chunk = Bytes(bytes);
+        let size = chunk.take(4)?.iter().fold(0, |n, &b| n << 8 | u64::from(b));
+        if chunk.take(4)? != b"IDAT" {
+            return Err("another chunk".into());
+        }
+        data.extend_from_slice(chunk.take(size)?);
+        chunk.take(4)?;
+        bytes = chunk.0;
+    }
+    let stream = data.get(2..data.len().saturating_sub(4)).ok_or("chunks of too few bytes")?;
+    super::inflate(stream, len)
 }
 
 /// Section 8.5.

@@ -103,6 +103,9 @@ pub enum Error {
         /// Bytes that were declared.
         wanted: u64,
     },
+    /// The tokens of a deflate stream make no stream of its content.
+    #[error("tokens of a deflate stream do not fit its content")]
+    Tokens,
     /// The delta declares more memory than allowed.
     #[error("delta needs {needed} bytes of memory, the limit is {limit}")]
     MemoryTooLarge {

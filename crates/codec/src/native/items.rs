@@ -39,6 +39,8 @@ pub(crate) const VIEW_INFLATED: u64 = 2;
 pub(crate) const VIEW_XZ: u64 = 4;
 /// View: a zstd frame of an old file, expanded.
 pub(crate) const VIEW_ZSTD: u64 = 5;
+/// View: the chunks with the data of an image in an old file, expanded.
+pub(crate) const VIEW_PNG: u64 = 6;
 /// Added to the number of a view of a whole file or an expanded stream: it is a program (section 9.1).
 pub(crate) const VIEW_PROGRAM: u64 = 8;
 

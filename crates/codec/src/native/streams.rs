@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::Error;
 use super::container::{Head, check};
+use super::deflate::coded;
 use super::entropy::{self, Method};
 use super::exec::Machine;
 use super::numbers::{Fields, put};
@@ -36,11 +37,13 @@ pub enum StreamId {
     Dense = 10,
     /// References of executables.
     References = 11,
+    /// Tokens of deflate streams.
+    Tokens = 12,
 }
 
 impl StreamId {
     /// All streams, in the order of their numbers.
-    pub const ALL: [StreamId; 12] = [
+    pub const ALL: [StreamId; 13] = [
         StreamId::Plan,
         StreamId::Headers,
         StreamId::Names,
@@ -53,6 +56,7 @@ impl StreamId {
         StreamId::Binary,
         StreamId::Dense,
         StreamId::References,
+        StreamId::Tokens,
     ];
 
     /// The name of the format page.
@@ -70,6 +74,7 @@ impl StreamId {
             StreamId::Binary => "binary",
             StreamId::Dense => "dense",
             StreamId::References => "references",
+            StreamId::Tokens => "tokens",
         }
     }
 
@@ -155,8 +160,11 @@ pub(crate) fn table<'a>(block: &'a [u8], head: &Head) -> Result<Vec<Row<'a>>, Er
     for _ in 0..count {
         let number = fields.number()?;
         let id = usize::try_from(number).ok().and_then(|n| StreamId::ALL.get(n)).copied();
-        let id =
-            id.filter(|&id| id != StreamId::References || Machine::ALL.iter().any(|m| head.lists(m.name())));
+        let id = id.filter(|&id| match id {
+            StreamId::References => Machine::ALL.iter().any(|m| head.lists(m.name())),
+            StreamId::Tokens => head.lists(coded::NAME),
+            _ => true,
+        });
         let id = id.ok_or(Error::Unknown { what: "stream", value: number })?;
         if rows.last().is_some_and(|r| r.0 >= id) {
             return Err(Error::Contradiction("streams are not in order"));

@@ -47,6 +47,7 @@ fn main() -> Outcome {
         ("native_references", programs::files()),
         ("native_program", programs::parts()),
         ("trust", trust::seeds()?),
+        ("native_tokens", native::tokens()?),
     ] {
         let folder = corpus.join(target);
         std::fs::create_dir_all(&folder)?;

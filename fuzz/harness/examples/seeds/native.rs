@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use coracle_codec::native::deflate::coded::{Encoder, Settings};
 use coracle_codec::native::entropy::{self, Method};
 use coracle_testkit::image::{binary, mutate, text};
 
@@ -17,6 +18,7 @@ fn golden() -> Outcome<Seeds> {
         ("native-packed", "good", "packed-good"),
         ("native-packed", "bad", "packed-bad"),
         ("native-exec", "bad", "exec-bad"),
+        ("native-deflate", "bad", "deflate-bad"),
     ] {
         let folder: PathBuf =
             [env!("CARGO_MANIFEST_DIR"), "../../testkit/golden", set, kind].iter().collect();
@@ -87,6 +89,35 @@ pub fn streams() -> Seeds {
         }
     }
     seeds
+}
+
+/// Codes of tokens with their contents, and streams.
+pub fn tokens() -> Outcome<Seeds> {
+    let mut seeds = Seeds::new();
+    let content = [&text(1, 700)[..], &binary(2, 200), &text(1, 500), &[0; 300]].concat();
+    let len = (content.len() as u16).to_le_bytes();
+    for (i, made_by) in [0x011, 0x038, 0x069, 0x098, 0x169, 0x498].into_iter().enumerate() {
+        let stream = coracle_testkit::native::deflate_stream(&content, made_by)?;
+        for (flags, depth) in [(0, 3), (7, 0), (1, 5)] {
+            let settings = flags << 4 | depth;
+            let mut encoder = Encoder::new();
+            if encoder.stream(&content, Settings::of(0x500 | settings)?, &stream).is_ok() {
+                let head = [settings as u8, len[0], len[1]];
+                let bytes = [&head[..], &content, &encoder.finish()].concat();
+                seeds.insert(format!("code-{i}-{settings}"), bytes);
+            }
+            seeds.insert(format!("stream-{i}-{settings}"), [&[settings as u8, 0, 0], &stream[..]].concat());
+        }
+    }
+    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../../testkit/golden/deflate"].iter().collect();
+    for (i, name) in ["zopfli-1.0.3.gz", "go-1.19-1.gz", "7z-9.gz"].into_iter().enumerate() {
+        // The first tokens of a stream are those of one that is cut.
+        let file = fs::read(folder.join(name))?;
+        let start =
+            if file[3] == 8 { 10 + file[10..].iter().position(|&b| b == 0).unwrap_or(0) + 1 } else { 10 };
+        seeds.insert(format!("real-{i}"), [&[0x13, 0, 0], &file[start..start + 2000]].concat());
+    }
+    Ok(seeds)
 }
 
 /// Files with deflate streams, and contents of such.

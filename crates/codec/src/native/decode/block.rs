@@ -10,7 +10,7 @@ use super::text::{Text, View};
 use crate::ReadAt;
 use crate::digest::Hashing;
 use crate::native::container::Head;
-use crate::native::deflate;
+use crate::native::deflate::{self, coded};
 use crate::native::exec::{Machine, Program};
 use crate::native::framing::Memory;
 use crate::native::numbers::Fields;
@@ -47,6 +47,7 @@ struct Input<'s> {
     corrections: Fields<'s>,
     literals: [Fields<'s>; items::CLASSES],
     references: Fields<'s>,
+    tokens: Fields<'s>,
 }
 
 impl<'s> Input<'s> {
@@ -63,6 +64,7 @@ impl<'s> Input<'s> {
             corrections: fields(StreamId::Corrections),
             literals: [fields(StreamId::Text), fields(StreamId::Binary), fields(StreamId::Dense)],
             references: fields(StreamId::References),
+            tokens: fields(StreamId::Tokens),
         }
     }
 
@@ -104,6 +106,7 @@ impl<'s> Input<'s> {
             binary,
             dense,
             &self.references,
+            &self.tokens,
         ]
         .map(Fields::left)
     }
@@ -111,7 +114,7 @@ impl<'s> Input<'s> {
     /// Every stream must be used up.
     fn end(&self) -> Result<(), Error> {
         let fixed = [&self.plan, &self.headers, &self.names, &self.literal_lengths, &self.copy_lengths];
-        let rest = [&self.addresses, &self.gaps, &self.corrections, &self.references];
+        let rest = [&self.addresses, &self.gaps, &self.corrections, &self.references, &self.tokens];
         fixed.into_iter().chain(rest).chain(&self.literals).try_for_each(Fields::end)
     }
 }
@@ -287,6 +290,11 @@ impl<'a> Work<'a> {
         let corrections = input.plan.number()?;
         let packed = if transform == items::PLAIN { Vec::new() } else { self.streams(input, len)? };
         item.rebuilt = packed.len() as u64;
+        let mut tokens = None;
+        if packed.iter().any(|p| matches!(p.encoder.inner(), Encoder::Tokens(_))) {
+            let coded = input.plan.at_most(input.tokens.left(), "length of tokens")?;
+            tokens = Some(coded::Decoder::new(input.tokens.bytes(coded as usize)?));
+        }
         let cursors = input.cursors(class);
         let mut source = Operations::new(&text, cursors.clone(), corrections)?;
         if let Some(machine) = machine(transform) {
@@ -301,7 +309,7 @@ impl<'a> Work<'a> {
         }
         for stream in &packed {
             copy_to(&mut source, stream.before, out)?;
-            self.rebuild(stream, &mut source, room, out)?;
+            self.rebuild(stream, &mut source, tokens.as_mut(), room, out)?;
         }
         let streams: u64 = packed.iter().map(|p| p.before + p.stream).sum();
         copy_to(&mut source, len - streams, out)?;
@@ -317,7 +325,7 @@ impl<'a> Work<'a> {
         for _ in 0..count {
             let before = input.plan.at_most(left, "bytes before a packed stream")?;
             let encoder = Encoder::read(&mut input.plan)?;
-            if !encoder.name().is_none_or(|name| self.head.lists(name)) {
+            if !encoder.names().all(|name| self.head.lists(name)) {
                 return Err(Error::Contradiction("a part uses an encoder that the head does not list"));
             }
             let stream = input.plan.at_most(left - before, "length of a packed stream")?;
@@ -336,6 +344,7 @@ impl<'a> Work<'a> {
         &mut self,
         packed: &Packed,
         source: &mut Operations<'_, '_, '_>,
+        tokens: Option<&mut coded::Decoder<'_>>,
         room: u64,
         out: &mut Output<'_, '_, W>,
     ) -> Result<(), Error> {
@@ -346,7 +355,11 @@ impl<'a> Work<'a> {
         }
         let mut bytes = vec![0; content as usize];
         source.fill(&mut bytes)?;
-        let made = encoder.rebuild(&bytes, stream as usize).map_err(|_| Error::TooMuchWork)?;
+        let most = stream as usize;
+        let made = encoder.rebuild_with(&bytes, most, tokens).map_err(|stop| match stop {
+            deflate::Stop::Differs => Error::Tokens,
+            deflate::Stop::TooMuchWork => Error::TooMuchWork,
+        })?;
         if made.len() as u64 != stream {
             let (format, made) = (encoder.format(), made.len() as u64);
             return Err(Error::Rebuilt { format, made, wanted: stream });
@@ -409,11 +422,14 @@ impl<'a> Work<'a> {
                 let len = plan.at_most(size - start, "length of a view")?;
                 Ok(View::Raw(content, start, len))
             }
-            kind @ (items::VIEW_INFLATED | items::VIEW_XZ | items::VIEW_ZSTD) => {
+            kind @ (items::VIEW_INFLATED | items::VIEW_XZ | items::VIEW_ZSTD | items::VIEW_PNG)
+                if kind != items::VIEW_PNG || self.head.lists(packed::png::NAME) =>
+            {
                 let offset = plan.at_most(size, "start of a packed stream")?;
                 let (format, name) = match kind {
                     items::VIEW_XZ => (Format::Xz, "xz"),
                     items::VIEW_ZSTD => (Format::Zstd, "zstd"),
+                    items::VIEW_PNG => (Format::Png, "png"),
                     _ => (Format::Deflate(None), "deflate"),
                 };
                 let stream = match format {
@@ -463,7 +479,9 @@ struct Packed {
 impl Packed {
     /// Bytes of memory that it takes.
     fn memory(&self) -> u64 {
-        self.content.saturating_add(self.stream).saturating_add(self.encoder.memory(self.content))
+        self.content
+            .saturating_add(self.stream)
+            .saturating_add(self.encoder.memory(self.content, self.stream))
     }
 }
 

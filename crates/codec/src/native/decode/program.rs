@@ -3,8 +3,8 @@
 use super::operations::{Cursors, Operations};
 use super::text::Text;
 use crate::native::Error;
+use crate::native::entropy::decisions::Reader;
 use crate::native::exec::Machine;
-use crate::native::exec::coding::Reader;
 use crate::native::exec::elf::HEAD;
 use crate::native::exec::predict::{self, Copy, Old, Predictor};
 

@@ -3,27 +3,28 @@
 use super::{Encoder, Family};
 
 /// Literal and length codes, distance codes, code length codes (RFC 1951, section 3.2).
-const L_CODES: usize = 286;
-const D_CODES: usize = 30;
-const BL_CODES: usize = 19;
-const END: usize = 256;
-const MAX_BITS: usize = 15;
-const MAX_BL_BITS: usize = 7;
+pub(super) const L_CODES: usize = 286;
+pub(super) const D_CODES: usize = 30;
+pub(super) const BL_CODES: usize = 19;
+pub(super) const END: usize = 256;
+pub(super) const MAX_BITS: usize = 15;
+pub(super) const MAX_BL_BITS: usize = 7;
 /// Nodes of the largest tree.
 const HEAP: usize = 2 * L_CODES + 1;
 
 /// Order in which code lengths of code lengths are sent (RFC 1951, section 3.2.7).
-const BL_ORDER: [usize; BL_CODES] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
-const L_EXTRA: [u8; 29] =
+pub(super) const BL_ORDER: [usize; BL_CODES] =
+    [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+pub(super) const L_EXTRA: [u8; 29] =
     [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0];
 const BL_EXTRA: [u8; BL_CODES] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 3, 7];
 
-fn d_extra(code: usize) -> u32 {
+pub(super) fn d_extra(code: usize) -> u32 {
     (code as u32 / 2).saturating_sub(1)
 }
 
 /// Code, extra bits and their value for a match length.
-fn length_code(len: usize) -> (usize, u32, u32) {
+pub(super) fn length_code(len: usize) -> (usize, u32, u32) {
     if len == 258 {
         return (285, 0, 0);
     }
@@ -39,7 +40,7 @@ fn length_code(len: usize) -> (usize, u32, u32) {
 }
 
 /// Code, extra bits and their value for a distance.
-fn distance_code(distance: usize) -> (usize, u32, u32) {
+pub(super) fn distance_code(distance: usize) -> (usize, u32, u32) {
     let d = distance as u32 - 1;
     if d < 4 {
         return (d as usize, 0, 0);
@@ -49,7 +50,7 @@ fn distance_code(distance: usize) -> (usize, u32, u32) {
 }
 
 /// Code lengths of fixed blocks (RFC 1951, section 3.2.6).
-fn fixed_len(code: usize) -> u8 {
+pub(super) fn fixed_len(code: usize) -> u8 {
     match code {
         0..=143 | 280.. => 8,
         144..=255 => 9,
@@ -133,9 +134,9 @@ impl Blocks {
         for tree in [&literals, &distances] {
             code_lengths(&tree.lens[..=tree.max_code], |code, _, _| bl_count[code] += 1);
         }
-        let codes = Tree::new(&bl_count, MAX_BL_BITS, |i| u32::from(BL_EXTRA[i]));
-        let sent = (3..BL_CODES).rev().find(|&i| codes.lens[BL_ORDER[i]] != 0).unwrap_or(2) + 1;
-        let optimal = literals.bits + distances.bits + codes.bits + 3 * sent as u64 + 14;
+        let runs = Tree::new(&bl_count, MAX_BL_BITS, |i| u32::from(BL_EXTRA[i]));
+        let sent = (3..BL_CODES).rev().find(|&i| runs.lens[BL_ORDER[i]] != 0).unwrap_or(2) + 1;
+        let optimal = literals.bits + distances.bits + runs.bits + 3 * sent as u64 + 14;
         let fixed: u64 = (0..L_CODES)
             .map(|i| u64::from(self.l_count[i]) * (u64::from(fixed_len(i)) + u64::from(literals.extra[i])))
             .sum::<u64>()
@@ -154,16 +155,16 @@ impl Blocks {
             self.bits.put(1 << 1 | last, 3);
             literals.lens = (0..L_CODES + 2).map(fixed_len).collect();
             distances.lens = vec![5; D_CODES];
-            self.body(&literals.codes(), &distances.codes());
+            self.body(&codes(&literals.lens), &codes(&distances.lens));
         } else {
             self.bits.put(2 << 1 | last, 3);
             self.bits.put(literals.max_code as u32 + 1 - 257, 5);
             self.bits.put(distances.max_code as u32 + 1 - 1, 5);
             self.bits.put(sent as u32 - 4, 4);
             for &code in &BL_ORDER[..sent] {
-                self.bits.put(u32::from(codes.lens[code]), 3);
+                self.bits.put(u32::from(runs.lens[code]), 3);
             }
-            let of = codes.codes();
+            let of = codes(&runs.lens);
             for tree in [&literals, &distances] {
                 let bits = &mut self.bits;
                 code_lengths(&tree.lens[..=tree.max_code], |code, extra, value| {
@@ -171,7 +172,7 @@ impl Blocks {
                     bits.put(value, extra);
                 });
             }
-            self.body(&literals.codes(), &distances.codes());
+            self.body(&codes(&literals.lens), &codes(&distances.lens));
         }
         if last == 1 {
             self.bits.align();
@@ -211,8 +212,8 @@ impl Blocks {
 }
 
 /// A Huffman code as zlib builds it: ties are broken by depth, and what is too long is moved up its way.
-struct Tree {
-    lens: Vec<u8>,
+pub(super) struct Tree {
+    pub(super) lens: Vec<u8>,
     extra: Vec<u8>,
     max_code: usize,
     /// Bits that all symbols take with their extra bits.
@@ -220,7 +221,7 @@ struct Tree {
 }
 
 impl Tree {
-    fn new(counts: &[u32], max_len: usize, extra: impl Fn(usize) -> u32) -> Self {
+    pub(super) fn new(counts: &[u32], max_len: usize, extra: impl Fn(usize) -> u32) -> Self {
         let n = counts.len();
         let extra: Vec<u8> = (0..n).map(|i| extra(i) as u8).collect();
         let real: Vec<u32> = counts.to_vec();
@@ -273,7 +274,7 @@ impl Tree {
         }
         let mut lens = [0u8; HEAP];
         let mut per_len = [0u32; MAX_BITS + 1];
-        let mut overflow = 0i32;
+        let mut overflow = 0;
         let root = node - 1;
         for &i in removed.iter().rev() {
             let mut len = if parent[i] == root { 1 } else { usize::from(lens[parent[i]]) + 1 };
@@ -287,16 +288,7 @@ impl Tree {
             }
         }
         if overflow > 0 {
-            while overflow > 0 {
-                let mut len = max_len - 1;
-                while per_len[len] == 0 {
-                    len -= 1;
-                }
-                per_len[len] -= 1;
-                per_len[len + 1] += 2;
-                per_len[max_len] -= 1;
-                overflow -= 2;
-            }
+            shorten(&mut per_len, overflow, max_len);
             let mut order = removed.iter().filter(|&&i| i < n);
             for len in (1..=max_len).rev() {
                 for _ in 0..per_len[len] {
@@ -309,28 +301,91 @@ impl Tree {
         let bits = (0..n).map(|i| u64::from(real[i]) * (u64::from(lens[i]) + u64::from(extra[i]))).sum();
         Tree { lens: lens[..n].to_vec(), extra, max_code, bits }
     }
+}
 
-    /// Codes, first bit lowest, with their lengths.
-    fn codes(&self) -> Vec<(u16, u8)> {
-        let mut per_len = [0u16; MAX_BITS + 1];
-        for &len in &self.lens {
-            per_len[usize::from(len)] += 1;
+/// Makes the numbers of codes of each length those of a code, where `overflow` nodes were cut to `most` bits.
+fn shorten(per_len: &mut [u32; MAX_BITS + 1], mut overflow: i32, most: usize) {
+    while overflow > 0 {
+        let mut len = most - 1;
+        while per_len[len] == 0 {
+            len -= 1;
         }
-        per_len[0] = 0;
-        let mut next = [0u16; MAX_BITS + 1];
-        for len in 1..=MAX_BITS {
-            next[len] = (next[len - 1] + per_len[len - 1]) << 1;
-        }
-        let mut code = |&len: &u8| match len {
-            0 => (0, 0),
-            _ => {
-                let code = next[usize::from(len)];
-                next[usize::from(len)] = code.wrapping_add(1);
-                (code.reverse_bits() >> (16 - len), len)
-            }
-        };
-        self.lens.iter().map(&mut code).collect()
+        per_len[len] -= 1;
+        per_len[len + 1] += 2;
+        per_len[most] -= 1;
+        overflow -= 2;
     }
+}
+
+/// Code lengths of a code that is built from two queues: symbols by count and number, and joined nodes (section 8.8.5).
+pub(super) fn two_queues(counts: &[u32], most: usize) -> Vec<u8> {
+    let mut lens = vec![0; counts.len()];
+    let mut symbols: Vec<usize> = (0..counts.len()).filter(|&i| counts[i] > 0).collect();
+    symbols.sort_by_key(|&i| (counts[i], i));
+    if symbols.len() < 2 {
+        symbols.iter().for_each(|&i| lens[i] = 1);
+        return lens;
+    }
+    // Leaves, then joined nodes: their counts and parents.
+    let n = symbols.len();
+    let mut count: Vec<u64> = symbols.iter().map(|&i| u64::from(counts[i])).collect();
+    let mut parent = vec![0; 2 * n - 1];
+    let (mut leaf, mut inner) = (0, n);
+    while count.len() < 2 * n - 1 {
+        let mut sum = 0;
+        for _ in 0..2 {
+            let node = if leaf < n && (inner >= count.len() || count[leaf] <= count[inner]) {
+                leaf += 1;
+                leaf - 1
+            } else {
+                inner += 1;
+                inner - 1
+            };
+            parent[node] = count.len();
+            sum += count[node];
+        }
+        count.push(sum);
+    }
+    let mut depth = vec![0usize; 2 * n - 1];
+    let (mut per_len, mut overflow) = ([0u32; MAX_BITS + 1], 0);
+    for node in (0..2 * n - 2).rev() {
+        depth[node] = depth[parent[node]] + 1;
+        if depth[node] > most {
+            depth[node] = most;
+            overflow += 1;
+        }
+        if node < n {
+            per_len[depth[node]] += 1;
+        }
+    }
+    shorten(&mut per_len, overflow, most);
+    let mut symbols = symbols.iter();
+    for len in (1..=most).rev() {
+        (0..per_len[len]).filter_map(|_| symbols.next()).for_each(|&i| lens[i] = len as u8);
+    }
+    lens
+}
+
+/// Canonical codes (RFC 1951, section 3.2.2), first bit lowest, with their lengths; modulo their number of bits.
+pub(super) fn codes(lens: &[u8]) -> Vec<(u16, u8)> {
+    let mut per_len = [0u32; MAX_BITS + 1];
+    for &len in lens {
+        per_len[usize::from(len)] += 1;
+    }
+    per_len[0] = 0;
+    let mut next = [0u32; MAX_BITS + 1];
+    for len in 1..=MAX_BITS {
+        next[len] = (next[len - 1] + per_len[len - 1]) << 1;
+    }
+    let mut code = |&len: &u8| match len {
+        0 => (0, 0),
+        _ => {
+            let code = next[usize::from(len)];
+            next[usize::from(len)] += 1;
+            ((code as u16).reverse_bits() >> (16 - len), len)
+        }
+    };
+    lens.iter().map(&mut code).collect()
 }
 
 /// A heap whose first element is at 1.
@@ -368,7 +423,7 @@ impl Heap {
 }
 
 /// Runs of code lengths as they are sent (RFC 1951, section 3.2.7): code, extra bits and their value.
-fn code_lengths(lens: &[u8], mut emit: impl FnMut(usize, u32, u32)) {
+pub(super) fn code_lengths(lens: &[u8], mut emit: impl FnMut(usize, u32, u32)) {
     let mut before = None;
     let mut at = 0;
     while at < lens.len() {
@@ -402,14 +457,14 @@ fn code_lengths(lens: &[u8], mut emit: impl FnMut(usize, u32, u32)) {
 
 /// Bits, lowest first.
 #[derive(Default)]
-struct Bits {
-    out: Vec<u8>,
+pub(super) struct Bits {
+    pub(super) out: Vec<u8>,
     held: u64,
     count: u32,
 }
 
 impl Bits {
-    fn put(&mut self, value: u32, bits: u32) {
+    pub(super) fn put(&mut self, value: u32, bits: u32) {
         self.held |= u64::from(value) << self.count;
         self.count += bits;
         while self.count >= 8 {
@@ -419,7 +474,7 @@ impl Bits {
         }
     }
 
-    fn align(&mut self) {
+    pub(super) fn align(&mut self) {
         if self.count > 0 {
             self.out.push(self.held as u8);
         }
@@ -457,6 +512,10 @@ mod tests {
                 let sum: u32 = used.map(|&l| 1u32 << (15 - l)).sum();
                 assert!(sum == 1 << 15 || counts.len() == 1, "{counts:?}: {:?}", tree.lens);
                 assert!(tree.lens.iter().all(|&l| usize::from(l) <= max));
+                let lens = two_queues(&counts, max);
+                let sum: u32 = lens.iter().filter(|&&l| l > 0).map(|&l| 1u32 << (15 - l)).sum();
+                assert!(sum == 1 << 15 || counts.len() == 1 || counts[0] == 0, "{counts:?}: {lens:?}");
+                assert!(lens.iter().all(|&l| usize::from(l) <= max));
             }
         }
     }

@@ -4,6 +4,7 @@
 //! from its content and the name of the encoder; the writer proves it for each stream.
 
 mod blocks;
+pub mod coded;
 mod tokens;
 
 use flate2::{Decompress, FlushDecompress, Status};
@@ -39,6 +40,9 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    /// What most images are written with.
+    pub(crate) const OF_IMAGES: Encoder = Encoder { family: Family::Filtered, level: 9, mem_level: 8 };
+
     /// Encoders in the order in which they are tried: what is common comes first.
     pub fn usual() -> impl Iterator<Item = Encoder> {
         const LEVELS: [u8; 9] = [9, 6, 1, 8, 7, 5, 4, 3, 2];
@@ -139,7 +143,10 @@ pub(crate) fn guess(content: &[u8], stream: &[u8], likely: Option<Encoder>) -> O
 const BAD_STREAM: &str = "it is no deflate stream";
 
 /// Inflates the stream at `offset` of `input`, of at most `most` bytes: its content, and its own length.
-pub(crate) fn inflate(input: &dyn ReadAt, offset: u64, most: usize) -> Result<(Vec<u8>, u64), ExpandError> {
+///
+/// # Errors
+/// It is no stream, or longer.
+pub fn inflate(input: &dyn ReadAt, offset: u64, most: usize) -> Result<(Vec<u8>, u64), ExpandError> {
     let mut state = Decompress::new(false);
     let mut content = Vec::new();
     let (mut at, mut buf) = (offset, vec![0; 1 << 15]);

@@ -13,6 +13,7 @@ use crate::native::entropy::Method;
 use crate::native::framing::Memory;
 use crate::native::items::{self, BLOCK};
 use crate::native::numbers::{put, put_signed};
+use crate::native::packed::{Encoder, png};
 use crate::native::streams::{self, StreamId, Streams};
 use crate::native::work::Budget;
 use crate::{ReadAt, Section};
@@ -241,9 +242,11 @@ impl<'a> Join<'a> {
                 ViewKind::Inflated { start, len } => {
                     [items::VIEW_INFLATED + program, start, len].into_iter().for_each(|n| put(plan, n));
                 }
-                ViewKind::Expanded { zstd, start, stream, len } => {
-                    let kind = if zstd { items::VIEW_ZSTD } else { items::VIEW_XZ };
-                    [kind + program, start, stream, len].into_iter().for_each(|n| put(plan, n));
+                ViewKind::Expanded { number, start, stream, len } => {
+                    [number + program, start, stream, len].into_iter().for_each(|n| put(plan, n));
+                    if number == items::VIEW_PNG {
+                        self.encoders.insert(png::NAME);
+                    }
                 }
             }
         }
@@ -255,7 +258,10 @@ impl<'a> Join<'a> {
                 put(plan, r.before);
                 r.encoder.write(plan);
                 [r.stream, r.content].into_iter().for_each(|n| put(plan, n));
-                self.encoders.extend(r.encoder.name());
+                self.encoders.extend(r.encoder.names());
+            }
+            if part.rebuilt.iter().any(|r| matches!(r.encoder.inner(), Encoder::Tokens(_))) {
+                put(plan, part.tokens);
             }
         }
         if let Some(program) = &part.program {
@@ -307,7 +313,16 @@ impl<'a> Join<'a> {
             let class = class(&bytes);
             *streams.get(StreamId::of_class(class).unwrap_or(StreamId::Binary)) = bytes;
             let (views, rebuilt) = (Vec::new(), Vec::new());
-            self.part(&Part { len, class, views, rebuilt, corrections: 0, streams, program: None });
+            self.part(&Part {
+                len,
+                class,
+                views,
+                rebuilt,
+                corrections: 0,
+                streams,
+                tokens: 0,
+                program: None,
+            });
         }
         Ok(())
     }

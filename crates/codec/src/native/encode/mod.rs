@@ -5,6 +5,7 @@
 //! target at a time, and joined to blocks in order: the delta depends on inputs and options alone.
 
 mod candidates;
+mod expand;
 mod join;
 mod part;
 mod program;
@@ -72,6 +73,8 @@ pub struct Parts {
     pub old_headers: bool,
     /// Deflate streams are inflated and rebuilt.
     pub deflate: bool,
+    /// Deflate streams of encoders that are not known are inflated as well, and their tokens sent.
+    pub tokens: bool,
     /// Streams of xz and zstd are expanded and rebuilt.
     pub slow_formats: bool,
     /// Old files are found by likeness too, not by name alone.
@@ -89,6 +92,7 @@ impl Default for Parts {
         Parts {
             old_headers: true,
             deflate: true,
+            tokens: true,
             slow_formats: true,
             likeness: true,
             mixing: true,

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::candidates::{Candidates, program_budget, text_budget};
+use super::expand::{Expanded, Unpacked};
 use super::program::Task;
 use super::scan::{NewMember, Source};
 use super::{DiffError, Options};
@@ -35,6 +36,8 @@ const MAX_EXPANDED: usize = 32 << 20;
 const MAX_QUICK: usize = 4 << 20;
 /// From this effort on streams of xz and zstd are expanded.
 const SLOW_FORMATS: u8 = 3;
+/// From this effort on deflate streams of encoders that are not known are inflated.
+const TOKENS: u8 = 3;
 /// From this effort on programs are coded as such.
 const PROGRAMS: u8 = 2;
 /// Programs up to this size are matched as bytes as well.
@@ -65,9 +68,10 @@ pub(super) enum ViewKind {
         start: u64,
         len: u64,
     },
-    /// A stream of xz or zstd, expanded.
+    /// A stream of a length stated, expanded.
     Expanded {
-        zstd: bool,
+        /// The number of such views.
+        number: u64,
         start: u64,
         stream: u64,
         len: u64,
@@ -95,6 +99,8 @@ pub(super) struct Part {
     pub rebuilt: Vec<Rebuilt>,
     pub corrections: u64,
     pub streams: Streams,
+    /// Bytes of the stream of tokens.
+    pub tokens: u64,
     /// What makes it a program, if it is one.
     pub program: Option<ProgramPart>,
 }
@@ -127,7 +133,8 @@ impl Part {
                 }
             }
         }
-        let rebuilt = self.rebuilt.iter().map(|r| r.content + r.stream + r.encoder.memory(r.content));
+        let rebuilt =
+            self.rebuilt.iter().map(|r| r.content + r.stream + r.encoder.memory(r.content, r.stream));
         views + rebuilt.max().unwrap_or(0).max(working)
     }
 }
@@ -152,23 +159,6 @@ pub(super) struct Coder<'a> {
     candidates: &'a Candidates<'a>,
     options: &'a Options,
     observer: &'a dyn Observer,
-}
-
-/// New bytes with some streams replaced by their content.
-pub(super) struct Expanded {
-    pub text: Vec<u8>,
-    streams: Vec<Unpacked>,
-    other: u64,
-}
-
-/// A stream expanded.
-struct Unpacked {
-    /// Where its content starts in the expanded text.
-    at: usize,
-    encoder: Encoder,
-    stream: u64,
-    content: usize,
-    name: Vec<u8>,
 }
 
 /// Old text: views and their bytes, one behind the other.
@@ -218,14 +208,34 @@ impl<'a> Coder<'a> {
             let piece = self.content(member, at, len)?;
             let segments = self.candidates.text(member, at, &piece, budget);
             let whole = len == member.content_len;
-            let expanded = if whole { self.expand(piece, &segments) } else { plain(piece) };
-            coded.other_streams += expanded.other;
-            let old = self.old_text(&expanded, &segments, budget)?;
-            let program = if whole { self.program(&expanded, &old) } else { None };
-            coded.parts.extend(self.cheapest(&expanded, &old, program));
+            let expanded = if whole { self.expand(piece, &segments) } else { Expanded::plain(piece) };
+            let mut parts = self.expanded(&expanded, &segments, whole, budget)?;
+            let mut other = expanded.other;
+            // Whether tokens pay depends on how much of the content is old.
+            if let Some(known) = expanded.without_tokens() {
+                let without = self.expanded(&known, &segments, whole, budget)?;
+                if estimate(&without) < estimate(&parts) {
+                    (parts, other) = (without, known.other);
+                }
+            }
+            coded.other_streams += other;
+            coded.parts.extend(parts);
             at += len;
         }
         Ok(coded)
+    }
+
+    /// The parts that make a new text, from old runs.
+    fn expanded(
+        &self,
+        new: &Expanded,
+        segments: &[Segment],
+        whole: bool,
+        budget: u64,
+    ) -> Result<Vec<Part>, DiffError> {
+        let old = self.old_text(new, segments, budget)?;
+        let program = if whole { self.program(new, &old) } else { None };
+        Ok(self.cheapest(new, &old, program))
     }
 
     fn content(&self, member: &NewMember, at: u64, len: u64) -> Result<Vec<u8>, DiffError> {
@@ -240,7 +250,7 @@ impl<'a> Coder<'a> {
         if small || len > budget || !self.codes_programs() || Machine::of(&start).is_none() {
             return Ok(None);
         }
-        let new = plain(self.content(member, 0, len)?);
+        let new = Expanded::plain(self.content(member, 0, len)?);
         let segments = self.candidates.text(member, 0, &new.text, budget);
         let old = self.old_text(&new, &segments, budget)?;
         let Some(program) = self.program(&new, &old) else { return Ok(None) };
@@ -266,10 +276,11 @@ impl<'a> Coder<'a> {
         let mut found = packed::locate(&content);
         found.retain(|s| self.opens(s));
         if found.is_empty() {
-            return plain(content);
+            return Expanded::plain(content);
         }
         let known: Vec<Stream> = segments.iter().flat_map(|s| self.old_streams(s)).collect();
         let mut out = Expanded { text: Vec::with_capacity(content.len() * 2), streams: Vec::new(), other: 0 };
+        let tokens = self.options.parts.tokens && self.options.effort.number() >= TOKENS;
         let (mut done, mut likely) = (0, None);
         for stream in found {
             let same = |k: &Stream| k.name == stream.name && (k.crc, k.len) == (stream.crc, stream.len);
@@ -287,14 +298,16 @@ impl<'a> Coder<'a> {
             if !declared || inflated.len() as u64 > MAX_RATIO * len as u64 + SMALL_CONTENT {
                 continue;
             }
-            match packed::guess(&inflated, &content[start..start + len], stream.format, likely, MAX_ENCODER) {
+            let bytes = &content[start..start + len];
+            match packed::guess(&inflated, bytes, stream.format, likely, MAX_ENCODER, tokens) {
                 Some(encoder) => {
                     likely = Some(encoder);
                     out.text.extend_from_slice(&content[done..start]);
                     let at = out.text.len();
                     out.text.extend_from_slice(&inflated);
                     let (name, content) = (stream.name, inflated.len());
-                    out.streams.push(Unpacked { at, encoder, stream: len as u64, content, name });
+                    let raw = matches!(encoder.inner(), Encoder::Tokens(_)).then(|| bytes.to_vec());
+                    out.streams.push(Unpacked { at, encoder, stream: len as u64, content, name, raw });
                     done = start + len;
                 }
                 None => out.other += 1,
@@ -314,7 +327,7 @@ impl<'a> Coder<'a> {
     /// Whether streams of this format are expanded at this effort.
     fn opens(&self, stream: &Stream) -> bool {
         match stream.format {
-            Format::Deflate(_) => self.options.parts.deflate,
+            Format::Deflate(_) | Format::Png => self.options.parts.deflate,
             Format::Xz | Format::Zstd => {
                 self.options.parts.slow_formats && self.options.effort.number() >= SLOW_FORMATS
             }
@@ -344,11 +357,13 @@ impl<'a> Coder<'a> {
                         let (start, content) = (stream.start, bytes.len() as u64);
                         let kind = match stream.format {
                             Format::Deflate(_) => ViewKind::Inflated { start, len: content },
-                            Format::Xz => {
-                                ViewKind::Expanded { zstd: false, start, stream: len, len: content }
-                            }
-                            Format::Zstd => {
-                                ViewKind::Expanded { zstd: true, start, stream: len, len: content }
+                            format => {
+                                let number = match format {
+                                    Format::Xz => items::VIEW_XZ,
+                                    Format::Zstd => items::VIEW_ZSTD,
+                                    _ => items::VIEW_PNG,
+                                };
+                                ViewKind::Expanded { number, start, stream: len, len: content }
                             }
                         };
                         room -= bytes.len() as u64;
@@ -385,11 +400,14 @@ impl<'a> Coder<'a> {
         let matches = task.matches(|new, text| self.matches(new, text, old));
         let used = used_views(old, &matches);
         let coded = task.code(matches, &used);
-        let (rebuilt, len) = rebuilt(new, 0..new.text.len(), &new.streams);
+        let (rebuilt, len) = new.rebuilt(0..new.text.len(), &new.streams);
         let views: Vec<usize> = (0..used.len()).filter(|&i| used[i].is_some()).collect();
         let memory = task.memory(&coded, &used);
         let mut streams = coded.streams;
         let class = self.classify(&mut streams);
+        let tokens = new.tokens(&new.streams);
+        let token_bytes = tokens.len() as u64;
+        *streams.get(StreamId::Tokens) = tokens;
         let program = ProgramPart {
             machine: task.machine(),
             transform: task.transform(),
@@ -404,6 +422,7 @@ impl<'a> Coder<'a> {
             rebuilt,
             corrections: coded.corrections,
             streams,
+            tokens: token_bytes,
             program: Some(program),
         };
         Some(Program { part, matches: coded.matches })
@@ -501,7 +520,8 @@ impl<'a> Coder<'a> {
         old: &OldText,
         matches: &[Match],
     ) -> Part {
-        let (rebuilt, len) = rebuilt(new, range.clone(), &new.streams[streams]);
+        let streams = &new.streams[streams];
+        let (rebuilt, len) = new.rebuilt(range.clone(), streams);
         let from = matches.partition_point(|m| m.new + m.len <= range.start);
         let matches: Vec<Match> = matches[from..]
             .iter()
@@ -516,23 +536,12 @@ impl<'a> Coder<'a> {
         let mut out = Streams::default();
         let corrections = operations(&new.text, range, old, &used, &matches, &mut out);
         let class = self.classify(&mut out);
+        let coded = new.tokens(streams);
+        let tokens = coded.len() as u64;
+        *out.get(StreamId::Tokens) = coded;
         let views = old.views.iter().zip(&used).filter(|(_, used)| used.is_some()).map(|(v, _)| *v).collect();
-        Part { len, class, views, rebuilt, corrections, streams: out, program: None }
+        Part { len, class, views, rebuilt, corrections, streams: out, tokens, program: None }
     }
-}
-
-/// How `streams`, which lie in a range of a text, are rebuilt, and how many bytes of the target the range makes.
-fn rebuilt(new: &Expanded, range: Range<usize>, streams: &[Unpacked]) -> (Vec<Rebuilt>, u64) {
-    let mut rebuilt = Vec::new();
-    let (mut at, mut len) = (range.start, 0);
-    for s in streams {
-        let before = (s.at - at) as u64;
-        rebuilt.push(Rebuilt { before, encoder: s.encoder, stream: s.stream, content: s.content as u64 });
-        len += before + s.stream;
-        at = s.at + s.content;
-    }
-    debug_assert!(range.end <= new.text.len());
-    (rebuilt, len + (range.end - at) as u64)
 }
 
 /// Bytes that parts take in a delta, roughly.
@@ -546,10 +555,6 @@ fn estimate<'p>(parts: impl IntoIterator<Item = &'p Part>) -> usize {
             .sum()
     };
     parts.into_iter().map(of).sum()
-}
-
-fn plain(text: Vec<u8>) -> Expanded {
-    Expanded { text, streams: Vec::new(), other: 0 }
 }
 
 /// For each view, where it starts in a text of the views that are used alone.

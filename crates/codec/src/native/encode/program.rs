@@ -5,9 +5,10 @@
 //! first pass matches with all references blanked. It tells where old addresses went; so the second pass puts in place of
 //! each reference a mark for its target, the same for an old target and the new one that it became.
 
-use super::part::{Expanded, OldText, ViewKind};
+use super::expand::Expanded;
+use super::part::{OldText, ViewKind};
 use crate::matching::approx::Match;
-use crate::native::exec::coding::Writer;
+use crate::native::entropy::decisions::Writer;
 use crate::native::exec::elf::{HEAD, Layout};
 use crate::native::exec::field::{Reference, load, store};
 use crate::native::exec::predict::{self, Copy, Old, Predictor};

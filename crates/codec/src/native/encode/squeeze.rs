@@ -33,41 +33,47 @@ fn settings(effort: u8) -> Settings {
     }
 }
 
+/// Mixing must gain one byte in so many.
+const LITTLE: usize = 100;
+
 /// Compresses the streams of a block that makes `output` bytes, at most `most` of theirs by mixing. The memory returned is what decoding takes besides the
 /// streams themselves.
 pub(super) fn squeeze(streams: &Streams, output: u64, most: u64, options: &Options) -> (Vec<Encoded>, u64) {
     let settings = settings(options.effort.number());
-    let mut budget = match settings.mixing {
+    let budget = match settings.mixing {
         Some(share) if options.parts.mixing => (output / share).max(settings.mixing_free).min(most),
         _ => 0,
     };
-    let mut jobs = Vec::new();
-    for id in StreamId::ALL {
-        let len = streams.bytes(id).len() as u64;
-        if len > 0 {
-            let mixed = id != StreamId::Dense && len <= budget;
-            budget -= if mixed { len } else { 0 };
-            jobs.push((id, mixed));
-        }
-    }
-    let encoded = pool::run(jobs.len(), options.threads, |i| {
-        let (id, mixed) = jobs[i];
-        let data = streams.bytes(id);
+    let ids: Vec<StreamId> = StreamId::ALL.into_iter().filter(|&id| !streams.bytes(id).is_empty()).collect();
+    let tried = pool::run(ids.len(), options.threads, |i| {
+        let data = streams.bytes(ids[i]);
         let with = |method, level| (method, entropy::encode(method, data, level));
-        let mut all = vec![(Method::Stored, data.to_vec())];
-        if mixed {
-            all.push(with(Method::Mixing, 0));
-        } else {
-            all.push(with(Method::Zstd, if id == StreamId::Dense { 3 } else { settings.zstd }));
-            if let Some(preset) = settings.lzma
-                && id != StreamId::Dense
-            {
-                all.push(with(Method::Lzma, preset));
-            }
+        let is_dense = matches!(ids[i], StreamId::Dense | StreamId::References | StreamId::Tokens);
+        let mut fast = vec![(Method::Stored, data.to_vec())];
+        fast.push(with(Method::Zstd, if is_dense { 3 } else { settings.zstd }));
+        if let Some(preset) = settings.lzma
+            && !is_dense
+        {
+            fast.push(with(Method::Lzma, preset));
         }
-        let (method, bytes) = all.into_iter().min_by_key(|(_, bytes)| bytes.len()).unwrap_or_default();
-        Encoded { id, method, decoded: data.len() as u64, bytes }
+        let mixed = (!is_dense && data.len() as u64 <= budget).then(|| with(Method::Mixing, 0));
+        (fast.into_iter().min_by_key(|(_, bytes)| bytes.len()).unwrap_or_default(), mixed)
     });
+    // Where mixing gains little the budget is better spent on what follows, and the reader's time as well.
+    let mut left = budget;
+    let mut encoded = Vec::new();
+    for (id, (fast, mixed)) in ids.into_iter().zip(tried) {
+        let decoded = streams.bytes(id).len() as u64;
+        let gains = |m: &(Method, Vec<u8>)| m.1.len() + m.1.len() / LITTLE + 2 < fast.1.len();
+        let (method, bytes) = match mixed.filter(|m| decoded <= left && gains(m)) {
+            Some(mixed) => {
+                left -= decoded;
+                mixed
+            }
+            None => fast,
+        };
+        encoded.push(Encoded { id, method, decoded, bytes });
+    }
     let working = encoded.iter().map(|e| e.method.memory(e.decoded)).max().unwrap_or(0);
     (encoded, working)
 }

@@ -32,19 +32,22 @@ fn match_log(len: usize) -> u32 {
     (len.max(1) as u64).next_power_of_two().ilog2().clamp(8, 18)
 }
 
+/// A check and 15 predictions. They lie in one line of the cache: turning to a bucket is what takes most of the time.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Bucket([u32; BUCKET]);
+
 struct Model {
     stretch: Vec<i16>,
     /// 65536 / (n + 1.5), by number of observations.
     rate: Vec<u32>,
     order0: Vec<u32>,
     order1: Vec<u32>,
-    tables: [Vec<u32>; HASHED],
+    tables: [Vec<Bucket>; HASHED],
     table_shift: u32,
-    /// Start of the present bucket of each hashed context.
+    /// The present bucket of each hashed context.
     buckets: [usize; HASHED],
     hashes: [u32; HASHED],
-    /// The slots that gave the present predictions.
-    slots: [usize; HASHED],
     /// Bits of the present byte behind a leading one, 1..=255.
     partial: usize,
     /// Bits of the present half byte behind a leading one, 1..=15.
@@ -71,11 +74,10 @@ impl Model {
             rate: rates(),
             order0: vec![FRESH; 256],
             order1: vec![FRESH; 1 << 16],
-            tables: std::array::from_fn(|_| vec![0; 1 << log]),
+            tables: std::array::from_fn(|_| vec![Bucket([0; BUCKET]); (1 << log) / BUCKET]),
             table_shift: 32 - (log - 4),
             buckets: [0; HASHED],
             hashes: [0; HASHED],
-            slots: [0; HASHED],
             partial: 1,
             nibble: 1,
             bits: 0,
@@ -115,8 +117,8 @@ impl Model {
         let order1 = (self.last8 as usize & 255) << 8 | self.partial;
         self.inputs[1] = logit(&self.stretch, self.order1[order1]);
         for i in 0..HASHED {
-            self.slots[i] = self.buckets[i] + self.nibble;
-            self.inputs[2 + i] = logit(&self.stretch, self.tables[i][self.slots[i]]);
+            let slot = self.tables[i][self.buckets[i]].0[self.nibble & (BUCKET - 1)];
+            self.inputs[2 + i] = logit(&self.stretch, slot);
         }
         self.inputs[7] = match self.expected_bit(history) {
             Some(bit) => logit(&self.stretch, self.match_hits[self.match_slot(bit)]),
@@ -140,7 +142,8 @@ impl Model {
         adapt(&mut self.order0[self.partial], bit, &self.rate);
         adapt(&mut self.order1[(self.last8 as usize & 255) << 8 | self.partial], bit, &self.rate);
         for i in 0..HASHED {
-            adapt(&mut self.tables[i][self.slots[i]], bit, &self.rate);
+            let bucket = &mut self.tables[i][self.buckets[i]].0;
+            adapt(&mut bucket[self.nibble & (BUCKET - 1)], bit, &self.rate);
         }
         if let Some(expected) = self.expected_bit(history) {
             let slot = self.match_slot(expected);
@@ -153,10 +156,8 @@ impl Model {
         self.nibble = self.nibble << 1 | bit as usize;
         self.bits += 1;
         if self.bits == 4 {
-            for i in 0..HASHED {
-                let hash = self.hashes[i].wrapping_add(self.partial as u32).wrapping_mul(0x9e37_79b1);
-                self.buckets[i] = bucket(&mut self.tables[i], hash, self.table_shift);
-            }
+            let partial = self.partial as u32;
+            self.turn(self.hashes.map(|hash| hash.wrapping_add(partial).wrapping_mul(0x9e37_79b1)));
             self.nibble = 1;
         }
     }
@@ -200,21 +201,24 @@ impl Model {
         for (i, context) in contexts.into_iter().enumerate() {
             let key = (context.wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ i as u64;
             self.hashes[i] = (key.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 32) as u32;
-            self.buckets[i] = bucket(&mut self.tables[i], self.hashes[i], self.table_shift);
+        }
+        self.turn(self.hashes);
+    }
+
+    /// Turns to the buckets of some hashes, and empties those that were others'.
+    fn turn(&mut self, hashes: [u32; HASHED]) {
+        self.buckets = hashes.map(|hash| (hash >> self.table_shift) as usize);
+        // All are fetched before one is looked at.
+        let checks: [u32; HASHED] = std::array::from_fn(|i| self.tables[i][self.buckets[i]].0[0]);
+        for i in 0..HASHED {
+            let check = hashes[i] | 1;
+            if checks[i] != check {
+                let bucket = &mut self.tables[i][self.buckets[i]].0;
+                bucket.fill(FRESH);
+                bucket[0] = check;
+            }
         }
     }
-}
-
-/// The bucket of a hash, emptied if it was another's.
-fn bucket(table: &mut [u32], hash: u32, shift: u32) -> usize {
-    let start = (hash >> shift) as usize * BUCKET;
-    let check = hash | 1;
-    let slots = &mut table[start..start + BUCKET];
-    if slots[0] != check {
-        slots.fill(FRESH);
-        slots[0] = check;
-    }
-    start
 }
 
 /// Encodes `data`.

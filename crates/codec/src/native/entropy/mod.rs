@@ -1,5 +1,6 @@
 //! How streams are compressed (`docs/formats/native-delta.md`, section 7).
 
+pub(crate) mod decisions;
 pub(crate) mod logistic;
 mod mixing;
 

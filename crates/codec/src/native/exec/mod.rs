@@ -14,12 +14,10 @@
 //! | `field` | from a reference to its target and back | 9.6 |
 //! | `map` | where old addresses went | 9.7 |
 //! | `predict` | what a reference will be | 9.8 |
-//! | `coding` | the stream of references | 9.9 |
 
 pub(crate) mod aarch64;
 #[cfg(test)]
 mod against_objdump;
-pub(crate) mod coding;
 pub(crate) mod data;
 pub(crate) mod elf;
 pub(crate) mod field;

@@ -1,10 +1,10 @@
 //! Predicting references, and coding what they are (`docs/formats/native-delta.md`, section 9.8).
 
-use super::coding::{Coder, Mixed, Numbers, Tables};
 use super::elf::{HEAD, Layout};
 use super::field::{KINDS, Kind, Reference, decode, encode, load, signed, store};
 use super::map::{Map, Piece, cut};
 use super::{Machine, Program};
+use crate::native::entropy::decisions::{Coder, Mixed, Numbers, Tables};
 
 /// One slot of the table of targets for so many bytes of old programs, within bounds (section 9.8).
 const BYTES_PER_SLOT: u64 = 32;

@@ -1,5 +1,4 @@
-//! Where packed streams lie in a file: `.gz` (RFC 1952), `.zip` with its kin (APPNOTE.TXT 6.3), `.png` whose data are in
-//! one chunk, `.xz` and `.zst`. The writer's business alone: a delta says where streams are, a reader need not find them.
+//! Where packed streams lie in a file: `.gz` (RFC 1952), `.zip` with its kin (APPNOTE.TXT 6.3), `.png`, `.xz` and `.zst`. The writer's business alone: a delta says where streams are, a reader need not find them.
 
 use super::xz_container;
 use crate::native::deflate::{Encoder, Family};
@@ -14,6 +13,8 @@ pub enum Format {
     Xz,
     /// A zstd frame.
     Zstd,
+    /// The chunks with the data of an image, which are several.
+    Png,
 }
 
 /// A packed stream inside a file.
@@ -99,26 +100,35 @@ fn gzip(file: &dyn ReadAt) -> Option<Stream> {
     (at < head.len()).then_some(Stream { start: at as u64, len: None, name: Vec::new(), crc: 0, format })
 }
 
-/// The only chunk `IDAT` of an image; of several, each holds a piece of the stream, which no encoder makes.
+/// The chunks `IDAT` of an image, which follow one another; of a single one, the stream in it.
 fn png(file: &dyn ReadAt) -> Option<Stream> {
-    let (mut at, mut found) = (8, None);
+    let (mut at, mut start, mut len, mut chunks) = (8, 0, 0, 0);
     while at + 12 <= file.size() {
         let mut head = [0; 8];
         file.read_exact_at(at, &mut head).ok()?;
-        let len = u64::from(u32::from_be_bytes([head[0], head[1], head[2], head[3]]));
+        let data = u64::from(u32::from_be_bytes([head[0], head[1], head[2], head[3]]));
         match &head[4..] {
-            b"IDAT" if found.is_none() => found = Some((at + 8, len)),
+            b"IDAT" if chunks == 0 => (start, len, chunks) = (at, data + 12, 1),
+            b"IDAT" if at == start + len => (len, chunks) = (len + data + 12, chunks + 1),
             b"IDAT" => return None,
             b"IEND" => break,
             _ => {}
         }
-        at += 12 + len;
+        at += 12 + data;
     }
-    // Around the stream stand two bytes of header and four of checksum (RFC 1950).
-    let (start, len) = found.filter(|(start, len)| *len > 6 && start + len <= file.size())?;
-    let likely = Encoder { family: Family::Filtered, level: 9, mem_level: 8 };
-    let format = Format::Deflate(Some(likely));
-    Some(Stream { start: start + 2, len: Some(len - 6), name: Vec::new(), crc: 0, format })
+    if start + len > file.size() || len > MAX_FILE {
+        return None;
+    }
+    let found = |start, len, format| Stream { start, len: Some(len), name: Vec::new(), crc: 0, format };
+    match chunks {
+        // Around the stream stand two bytes of header and four of checksum (RFC 1950).
+        1 => len
+            .checked_sub(12 + 6)
+            .filter(|&len| len > 0)
+            .map(|len| found(start + 8 + 2, len, Format::Deflate(Some(Encoder::OF_IMAGES)))),
+        2.. => Some(found(start, len, Format::Png)),
+        _ => None,
+    }
 }
 
 fn zip(file: &dyn ReadAt) -> Option<Vec<Stream>> {

@@ -1,6 +1,7 @@
 //! Packed streams: found, expanded, and rebuilt to the last bit (`docs/formats/native-delta.md`, section 8).
 
 mod locate;
+pub mod png;
 pub mod xz;
 mod xz_container;
 pub mod zstd;
@@ -8,7 +9,7 @@ pub mod zstd;
 pub use locate::{Format, Stream, locate};
 
 use super::Error;
-use super::deflate;
+use super::deflate::{self, coded};
 use super::numbers::{Fields, put};
 use crate::{ReadAt, Section};
 
@@ -21,10 +22,14 @@ pub enum Encoder {
     Xz(xz::Settings),
     /// Family 3: libzstd.
     Zstd(zstd::Settings),
+    /// Family 5: deflate, any encoder, whose choices are sent.
+    Tokens(coded::Settings),
+    /// Family 6: a deflate stream in chunks of an image.
+    Png(png::Chunks, png::Inner),
 }
 
 /// Names of the encoders that this program has (section 8.7), ascending.
-pub const NAMES: [&str; 3] = [xz::NAME, deflate::FILTERED_NAME, zstd::NAME];
+pub const NAMES: [&str; 5] = [coded::NAME, xz::NAME, png::NAME, deflate::FILTERED_NAME, zstd::NAME];
 
 /// Content that counts one in the work of families 2 and 3 counts this if the encoder is slow (section 8.4).
 const SLOW: u64 = 4;
@@ -36,6 +41,8 @@ impl Encoder {
         match number >> 8 {
             xz::FAMILY => xz::Settings::read(number & 0xff, fields).map(Encoder::Xz),
             zstd::FAMILY => zstd::Settings::read(number & 0xff, fields).map(Encoder::Zstd),
+            coded::FAMILY => coded::Settings::of(number).map(Encoder::Tokens),
+            png::FAMILY => png::read(number & 0xff, fields).map(|(c, i)| Encoder::Png(c, i)),
             _ => deflate::Encoder::of(number).map(Encoder::Deflate),
         }
     }
@@ -46,11 +53,27 @@ impl Encoder {
             Encoder::Deflate(encoder) => put(out, encoder.number()),
             Encoder::Xz(settings) => settings.write(out),
             Encoder::Zstd(settings) => settings.write(out),
+            Encoder::Tokens(settings) => put(out, settings.number()),
+            Encoder::Png(chunks, inner) => png::write(*chunks, *inner, out),
         }
     }
 
-    /// The name that a head must list, if there is one (section 8.7).
-    pub fn name(&self) -> Option<&'static str> {
+    /// The names that a head must list (section 8.7).
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        let around = matches!(self, Encoder::Png(..)).then_some(png::NAME);
+        around.into_iter().chain(self.inner().name())
+    }
+
+    /// What makes the deflate stream in the chunks of an image; the encoder itself otherwise.
+    pub(crate) fn inner(&self) -> Encoder {
+        match *self {
+            Encoder::Png(_, png::Inner::Known(encoder)) => Encoder::Deflate(encoder),
+            Encoder::Png(_, png::Inner::Tokens(settings)) => Encoder::Tokens(settings),
+            other => other,
+        }
+    }
+
+    fn name(&self) -> Option<&'static str> {
         match self {
             Encoder::Deflate(encoder) if encoder.family == deflate::Family::Filtered => {
                 Some(deflate::FILTERED_NAME)
@@ -58,22 +81,27 @@ impl Encoder {
             Encoder::Deflate(_) => None,
             Encoder::Xz(_) => Some(xz::NAME),
             Encoder::Zstd(_) => Some(zstd::NAME),
+            Encoder::Tokens(_) => Some(coded::NAME),
+            Encoder::Png(..) => None,
         }
     }
 
     /// The kind of stream that it makes.
     pub fn format(&self) -> &'static str {
         match self {
-            Encoder::Deflate(_) => "deflate",
+            Encoder::Deflate(_) | Encoder::Tokens(_) => "deflate",
+            Encoder::Png(..) => "png",
             Encoder::Xz(_) => "xz",
             Encoder::Zstd(_) => "zstd",
         }
     }
 
-    /// Bytes of memory that rebuilding takes, content and stream not counted (section 4.3).
-    pub fn memory(&self, content: u64) -> u64 {
+    /// Bytes of memory that rebuilding a stream of `stream` bytes takes, content and stream not counted (section 4.3).
+    pub fn memory(&self, content: u64, stream: u64) -> u64 {
         match self {
             Encoder::Deflate(_) => deflate::memory(),
+            Encoder::Tokens(_) => coded::memory(content),
+            Encoder::Png(..) => self.inner().memory(content, stream).saturating_add(stream),
             Encoder::Xz(settings) => settings.memory(),
             Encoder::Zstd(settings) => settings.memory(content),
         }
@@ -82,7 +110,7 @@ impl Encoder {
     /// What `content` bytes count in the work of families 2 and 3 (section 8.4).
     pub(crate) fn work(&self, content: u64) -> u64 {
         match self {
-            Encoder::Deflate(_) => 0,
+            Encoder::Deflate(_) | Encoder::Tokens(_) | Encoder::Png(..) => 0,
             Encoder::Xz(settings) if settings.extreme => content.saturating_mul(SLOW),
             Encoder::Zstd(settings) if settings.is_slow() => content.saturating_mul(SLOW),
             _ => content,
@@ -92,32 +120,69 @@ impl Encoder {
     /// What the encoder makes of `content`, if that is no longer than `most` bytes.
     ///
     /// # Errors
-    /// It is longer, or takes more work than section 8.4 allows.
+    /// It is longer, takes more work than section 8.4 allows, or needs tokens (family 5).
     pub fn rebuild(&self, content: &[u8], most: usize) -> Result<Vec<u8>, deflate::Stop> {
+        self.rebuild_with(content, most, None)
+    }
+
+    /// The same with the tokens of the part.
+    pub(crate) fn rebuild_with(
+        &self,
+        content: &[u8],
+        most: usize,
+        tokens: Option<&mut coded::Decoder<'_>>,
+    ) -> Result<Vec<u8>, deflate::Stop> {
         match self {
             Encoder::Deflate(encoder) => deflate::rebuild(content, *encoder),
+            Encoder::Tokens(settings) => match tokens {
+                Some(tokens) => tokens.stream(content, *settings, most),
+                None => Err(deflate::Stop::Differs),
+            },
+            Encoder::Png(chunks, _) => {
+                let stream = self.inner().rebuild_with(content, most, tokens)?;
+                chunks.cut(&stream, content, most).ok_or(deflate::Stop::TooMuchWork)
+            }
             Encoder::Xz(settings) => settings.encode(content, most).ok_or(deflate::Stop::TooMuchWork),
             Encoder::Zstd(settings) => settings.encode(content, most).ok_or(deflate::Stop::TooMuchWork),
         }
     }
 }
 
-/// An encoder that makes exactly `stream` of `content` and takes at most `memory` bytes; `likely` is tried first.
+/// An encoder that makes exactly `stream` of `content` and takes at most `memory` bytes; `likely` is tried first. With
+/// `tokens` a deflate stream may be one whose tokens are sent, if that is worth it.
 pub fn guess(
     content: &[u8],
     stream: &[u8],
     format: Format,
     likely: Option<Encoder>,
     memory: u64,
+    tokens: bool,
 ) -> Option<Encoder> {
-    let fits = |encoder: &Encoder| encoder.memory(content.len() as u64) <= memory;
+    let fits = |encoder: &Encoder| encoder.memory(content.len() as u64, stream.len() as u64) <= memory;
     match format {
         Format::Deflate(hint) => {
-            let likely = match likely {
-                Some(Encoder::Deflate(encoder)) => Some(encoder),
-                _ => hint,
+            let (known, coded) = match likely {
+                Some(Encoder::Deflate(encoder)) => (Some(encoder), None),
+                Some(Encoder::Tokens(settings)) => (hint, Some(settings)),
+                _ => (hint, None),
             };
-            deflate::guess(content, stream, likely).map(Encoder::Deflate)
+            let by_tokens = || {
+                let settings = tokens.then(|| coded::choose(content, stream, coded));
+                settings.flatten().map(Encoder::Tokens)
+            };
+            deflate::guess(content, stream, known).map(Encoder::Deflate).or_else(by_tokens)
+        }
+        Format::Png => {
+            let (inner, chunks) = png::join(stream)?;
+            if chunks.cut(&inner, content, stream.len()).as_deref() != Some(stream) {
+                return None;
+            }
+            let hint = Format::Deflate(Some(deflate::Encoder::OF_IMAGES));
+            match guess(content, &inner, hint, likely.map(|l| l.inner()), memory, tokens)? {
+                Encoder::Deflate(encoder) => Some(Encoder::Png(chunks, png::Inner::Known(encoder))),
+                Encoder::Tokens(settings) => Some(Encoder::Png(chunks, png::Inner::Tokens(settings))),
+                _ => None,
+            }
         }
         Format::Xz => {
             let all = xz::candidates(stream, content.len() as u64)?.into_iter();
@@ -143,10 +208,11 @@ pub enum ExpandError {
 
 /// Why a stream does not give what it should.
 pub(crate) const TOO_SHORT: &str = "it is shorter than declared";
+const NO_CHUNKS: &str = "it is no row of chunks of data";
 pub(crate) const TOO_LONG: &str = "it is longer than declared";
 
-/// A stream of `file` expanded, if that gives at most `most` bytes: its content, and its own length. For xz and zstd
-/// that length must be known.
+/// A stream of `file` expanded, if that gives at most `most` bytes: its content, and its own length. But for deflate that
+/// length must be known.
 ///
 /// # Errors
 /// See [`ExpandError`].
@@ -157,6 +223,12 @@ pub fn expand(file: &dyn ReadAt, stream: &Stream, most: usize) -> Result<(Vec<u8
     };
     match stream.format {
         Format::Deflate(_) => deflate::inflate(file, stream.start, most),
+        Format::Png => {
+            let bytes = whole()?;
+            let (inner, _) = png::join(&bytes).ok_or(ExpandError::Stream(NO_CHUNKS))?;
+            let (content, _) = deflate::inflate(&inner, 0, most)?;
+            Ok((content, bytes.len() as u64))
+        }
         Format::Xz => {
             let bytes = whole()?;
             let content = xz::decode(&bytes, most).map_err(ExpandError::Stream)?;
@@ -170,7 +242,7 @@ pub fn expand(file: &dyn ReadAt, stream: &Stream, most: usize) -> Result<(Vec<u8
     }
 }
 
-/// Expands a stream of xz or zstd that must have exactly `len` bytes of content.
+/// Expands a stream of a length stated that must have exactly `len` bytes of content.
 pub(crate) fn expand_exact(
     file: &dyn ReadAt,
     start: u64,
@@ -191,7 +263,7 @@ pub(crate) fn expanding(stream: u64, content: u64) -> u64 {
 /// Whether this program has the encoder of a name: the library that is linked is the version named (section 8.7).
 pub(crate) fn has(name: &str) -> bool {
     match name {
-        xz::NAME | deflate::FILTERED_NAME => true,
+        xz::NAME | deflate::FILTERED_NAME | coded::NAME | png::NAME => true,
         zstd::NAME => zstd::is_named_version(),
         _ => false,
     }
@@ -231,7 +303,7 @@ mod tests {
         let (back, len) = expand(&file.to_vec(), stream, content.len()).unwrap();
         assert!(back == content && len == file.len() as u64);
         assert!(expand(&file.to_vec(), stream, content.len() - 1).is_err());
-        let encoder = guess(content, file, stream.format, None, MEMORY)?;
+        let encoder = guess(content, file, stream.format, None, MEMORY, true)?;
         assert!(encoder.rebuild(content, file.len()).unwrap() == file, "{encoder:?}");
         assert!(encoder.rebuild(content, file.len() - 1).is_err());
         let mut number = Vec::new();
@@ -261,7 +333,7 @@ mod tests {
         for (x86, check) in [(false, Check::Crc32), (true, Check::Sha256), (false, Check::None)] {
             for content in contents() {
                 let encoder = proved(&content, &xz_file(&content, &options, x86, check)).unwrap();
-                assert!(encoder.memory(content.len() as u64) < 16 << 20);
+                assert!(encoder.memory(content.len() as u64, 0) < 16 << 20);
             }
         }
     }

@@ -1,9 +1,9 @@
-//! The stream of references: decisions of one bit, each predicted by what is known of the reference
-//! (`docs/formats/native-delta.md`, section 9.9).
+//! Decisions of one bit, each predicted by what is known before it (`docs/formats/native-delta.md`, sections 9.9.1 and
+//! 9.9.4): references of executables and tokens of deflate streams are made of them.
+//!
+//! Reader and writer run the same code: a writer passes what it wants, a reader what it likes, and both get what is.
 
-use crate::native::entropy::logistic::{
-    FRESH, WEIGHT, adapt, dot, rates, squash, stretch, stretch_table, train,
-};
+use super::logistic::{FRESH, WEIGHT, adapt, dot, rates, squash, stretch, stretch_table, train};
 
 /// Either side of the arithmetic coder (section 7.4.5).
 pub(crate) trait Coder {
@@ -27,6 +27,11 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn new() -> Self {
         Writer { low: 0, high: u32::MAX, out: Vec::new() }
+    }
+
+    /// Bytes so far.
+    pub(crate) fn len(&self) -> usize {
+        self.out.len()
     }
 
     /// The bytes, without zeros at the end.
@@ -113,7 +118,7 @@ impl Tables {
 }
 
 /// A decision that `N` predictions are mixed for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Mixed<const N: usize> {
     predictions: [Vec<u32>; N],
     weights: Vec<[i32; N]>,
@@ -147,15 +152,15 @@ impl<const N: usize> Mixed<N> {
 }
 
 /// Decisions with one prediction each.
-#[derive(Debug)]
-struct Plain(Vec<u32>);
+#[derive(Debug, Clone)]
+pub(crate) struct Plain(Vec<u32>);
 
 impl Plain {
-    fn new(contexts: usize) -> Self {
+    pub(crate) fn new(contexts: usize) -> Self {
         Plain(vec![FRESH; contexts])
     }
 
-    fn code(&mut self, tables: &Tables, coder: &mut impl Coder, context: usize, bit: u32) -> u32 {
+    pub(crate) fn code(&mut self, tables: &Tables, coder: &mut impl Coder, context: usize, bit: u32) -> u32 {
         let prediction = &mut self.0[context];
         let bit = coder.bit((*prediction >> 16).clamp(1, 65535), bit);
         adapt(prediction, bit, &tables.rates);
@@ -163,8 +168,30 @@ impl Plain {
     }
 }
 
+/// Small numbers of a fixed number of bits, highest first, each bit by context and by those before it.
+#[derive(Debug, Clone)]
+pub(crate) struct Trees {
+    bits: u32,
+    nodes: Plain,
+}
+
+impl Trees {
+    pub(crate) fn new(contexts: usize, bits: u32) -> Self {
+        Trees { bits, nodes: Plain::new(contexts << bits) }
+    }
+
+    pub(crate) fn code(&mut self, t: &Tables, coder: &mut impl Coder, context: usize, value: usize) -> usize {
+        let mut node = 1;
+        for i in (0..self.bits).rev() {
+            let bit = self.nodes.code(t, coder, (context << self.bits) + node, (value >> i & 1) as u32);
+            node = node << 1 | bit as usize;
+        }
+        node - (1 << self.bits)
+    }
+}
+
 /// Signed numbers: sign and number of bits by context, then the bits below the highest.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Numbers {
     /// For each context a tree of 6 + 1 bits.
     sizes: Plain,
