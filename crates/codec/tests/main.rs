@@ -1,6 +1,7 @@
 //! Tests of the codec crate on golden data and against reference programs.
 #![allow(missing_docs)]
 
+mod chunked;
 mod golden_exec;
 mod golden_native;
 mod golden_oci;

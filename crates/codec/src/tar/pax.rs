@@ -57,6 +57,11 @@ pub(super) fn decimal(text: &[u8]) -> Option<i64> {
 
 /// A PAX time `[-]seconds[.fraction]`: the seconds rounded down, or `None` when malformed.
 pub(super) fn seconds(text: &[u8]) -> Option<i64> {
+    time(text).map(|(seconds, _)| seconds)
+}
+
+/// A PAX time as seconds rounded down, and nanoseconds above them.
+pub(super) fn time(text: &[u8]) -> Option<(i64, u32)> {
     let mut halves = text.splitn(2, |&b| b == b'.');
     let whole = halves.next().unwrap_or_default();
     let seconds = decimal(whole)?;
@@ -65,8 +70,13 @@ pub(super) fn seconds(text: &[u8]) -> Option<i64> {
         return None;
     }
     // Nine digits count, as in Go: what is below a nanosecond is cut off.
-    let past = fraction.iter().take(9).any(|&d| d != b'0');
-    if whole.first() == Some(&b'-') && past { seconds.checked_sub(1) } else { Some(seconds) }
+    let digits = fraction.iter().chain(std::iter::repeat(&b'0')).take(9);
+    let nanos = digits.fold(0, |nanos, digit| nanos * 10 + u32::from(digit - b'0'));
+    if whole.first() == Some(&b'-') && nanos > 0 {
+        seconds.checked_sub(1).map(|seconds| (seconds, 1_000_000_000 - nanos))
+    } else {
+        Some((seconds, nanos))
+    }
 }
 
 #[cfg(test)]
@@ -102,5 +112,8 @@ mod tests {
         assert_eq!(seconds(b"-1.0"), Some(-1));
         assert_eq!(seconds(b"1.x"), None);
         assert_eq!(seconds(b""), None);
+        assert_eq!(time(b"1.5"), Some((1, 500_000_000)));
+        assert_eq!(time(b"-1.25"), Some((-2, 750_000_000)));
+        assert_eq!(time(b"7.0000000019"), Some((7, 1)));
     }
 }
