@@ -90,7 +90,8 @@ pub fn rebuild(blob: &[u8], layer: &Descriptor, limits: &Limits) -> Result<Vec<u
     Ok(tar)
 }
 
-fn decoded(blob: &[u8]) -> Vec<u8> {
+/// What an ordinary reader gets.
+pub fn decoded(blob: &[u8]) -> Vec<u8> {
     let mut tar = Vec::new();
     compress::decoder(blob, compress::Limits::default()).unwrap().1.read_to_end(&mut tar).unwrap();
     tar
@@ -244,11 +245,16 @@ fn annotations(inputs: &Value) -> Vec<(String, String)> {
     inputs["annotations"].as_object().unwrap().iter().map(|(name, value)| (name.clone(), of(value))).collect()
 }
 
+#[expect(clippy::print_stderr, reason = "a test that was left out must say so")]
+fn say_skipped() {
+    eprintln!("skipped: no external golden data");
+}
+
 /// Blobs of skopeo 1.9, skopeo 1.18 and ctr-remote, if somebody has them.
 #[test]
 fn layers_of_peers() {
     let Some(golden) = Golden::external() else {
-        eprintln!("skipped: no external golden data");
+        say_skipped();
         return;
     };
     let limits = Limits::default();
@@ -303,7 +309,7 @@ fn layers_of_peers() {
 #[test]
 fn lies_of_peers() {
     let Some(golden) = Golden::external() else {
-        eprintln!("skipped: no external golden data");
+        say_skipped();
         return;
     };
     let base = std::fs::read(golden.root().join("zstd-chunked/new-skopeo-1.18/blob")).unwrap();

@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod chunked;
+mod golden_chunked;
 mod golden_exec;
 mod golden_native;
 mod golden_oci;

@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | [`tar_read`] | `tar::Reader`, `source::Tree`, `source::TarSource` | the bytes of the archive |
 //! | [`compress_detect`] | `compress::decoder` | a second run over small pieces, and its bounds |
+//! | [`chunked_parse`] | `chunked::Toc`, `chunked::TarSplit`, `chunked::Layer`, footers | its own sums; other bounds; writing footers again |
 //! | [`oci_parse`] | `oci::Document`, `oci::ImageConfig`, `oci::Reference`, `oci::Platform` | a second run, other bounds, their own print |
 //! | [`artifact_parse`] | `artifact::Artifact`, `artifact::Target`, `artifact::flatpak` | what is said twice in it, and writing it again |
 //! | [`tardiff_parse`] | `tardiff::OpReader` | [`model::parse`] |
@@ -22,6 +23,7 @@
 //! | [`native_program`] | `native::apply`, with programs | the second decoder |
 
 mod artifact;
+mod chunked;
 mod compress;
 mod frame;
 pub mod model;
@@ -35,6 +37,7 @@ mod tardiff;
 pub mod tree;
 
 pub use artifact::artifact_parse;
+pub use chunked::chunked_parse;
 pub use compress::compress_detect;
 pub use frame::stored_frame;
 pub use native::{native_apply, native_entropy, native_head, native_members, old_archive};
@@ -48,9 +51,10 @@ pub use tardiff::{tardiff_apply, tardiff_parse};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("tar_read", tar_read),
     ("compress_detect", compress_detect),
+    ("chunked_parse", chunked_parse),
     ("oci_parse", oci_parse),
     ("artifact_parse", artifact_parse),
     ("tardiff_parse", tardiff_parse),

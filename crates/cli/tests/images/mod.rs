@@ -2,6 +2,7 @@
 //! read and run. Pulls, and what is left when they are killed.
 
 mod access;
+mod chunked;
 mod deltas;
 mod engines;
 mod help;

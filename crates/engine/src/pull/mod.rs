@@ -3,12 +3,14 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `chunks` | what of a layer is here already, if it can be read in parts |
 //! | `discover` | asks what deltas there are |
 //! | `job` | what it takes to have the image, images on the way included |
 //! | [`plan`](mod@plan) | the cheapest way to each layer |
 //! | `make` | does what the plan says |
 //! | [`update`] | all tracked images |
 
+mod chunks;
 mod discover;
 mod job;
 mod make;
@@ -18,6 +20,7 @@ pub mod update;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use coracle_codec::artifact::{Dialect, Payload};
 use coracle_codec::digest::Digest;
@@ -35,6 +38,7 @@ use crate::image::stop::Stop;
 use crate::image::{Environment, ImageName, Source, Transport, config_of};
 use crate::{Context, Error};
 
+use chunks::Looker;
 use discover::patiently;
 use job::{Job, Planner, Route};
 use make::Work;
@@ -55,7 +59,7 @@ pub struct Request {
     pub platform: Option<Platform>,
     /// Where the image goes besides the store.
     pub to: Option<ImageName>,
-    /// Whether deltas are used.
+    /// Whether deltas are used, and layers read in parts.
     pub deltas: bool,
     /// Only make the plan.
     pub dry_run: bool,
@@ -137,6 +141,8 @@ pub enum From {
     Source,
     /// From a delta.
     Delta(Payload),
+    /// From contents that were here, and ranges of its blob.
+    Chunks,
     /// Fetched whole.
     Full,
 }
@@ -239,7 +245,10 @@ impl Pull<'_> {
         let name = self.name()?;
         let stop = &self.progress.stop;
         let source = self.environment.source(&self.request.image, stop, self.context)?;
+        let (begin, before) = (Instant::now(), self.environment.client.traffic().requests);
         let documents = self.documents(&source)?;
+        let asked = self.environment.client.traffic().requests - before;
+        let latency = begin.elapsed() / u32::try_from(asked).unwrap_or(1).max(1);
         // One that is damaged is written anew.
         let held = self.store.reference(&name).ok().flatten();
         let mut pulled = Pulled {
@@ -261,7 +270,9 @@ impl Pull<'_> {
             return Ok(pulled);
         }
         let others = self.others()?;
-        let (job, notes) = self.plan(&pulled.name, &documents, &others)?;
+        let store = self.store.clone();
+        let spooled = Arc::new(Spooled::new(source, move |digest| store.partial(digest)));
+        let (job, notes) = self.plan(&pulled.name, &documents, &others, &spooled, latency)?;
         pulled.notes = notes;
         pulled.planned = planned(&job);
         (self.events)(&Event::Planned(&pulled.planned));
@@ -269,8 +280,6 @@ impl Pull<'_> {
             return Ok(pulled);
         }
         self.check_space(&job)?;
-        let store = self.store.clone();
-        let spooled = Arc::new(Spooled::new(source, move |digest| store.partial(digest)));
         let work = Work {
             request: self.request,
             environment: self.environment,
@@ -376,6 +385,8 @@ impl Pull<'_> {
         name: &Reference,
         documents: &Documents,
         others: &[Image],
+        spooled: &Arc<Spooled>,
+        latency: Duration,
     ) -> Result<(Job, Vec<String>), Error> {
         let stop = &self.progress.stop;
         let own = Stop::new();
@@ -383,6 +394,15 @@ impl Pull<'_> {
         let prices = self.request.prices;
         let limits = &self.environment.limits;
         let mut planner = Planner::new(self.store, source, others, limits, prices, self.request.deltas);
+        planner.chunks = self.request.deltas.then(|| Looker {
+            store: self.store,
+            lease: self.lease,
+            source: spooled,
+            progress: self.progress,
+            jobs: self.request.jobs.get(),
+            prices,
+            latency,
+        });
         let (manifest, config) = (&documents.manifest, &documents.config);
         let job = patiently(stop, &own, || planner.job(&name.to_string(), manifest, config));
         if stop.raised() {
@@ -433,7 +453,7 @@ fn planned(job: &Job) -> Planned {
     let layers = job.layers.iter().zip(&job.plan.ways).enumerate().map(|(number, (layer, way))| {
         let deltas = match way {
             Way::Delta(at) => Some(&job.deltas[*at]),
-            Way::Have | Way::Full => None,
+            Way::Have | Way::Full | Way::Chunks => None,
         };
         let content = deltas.and_then(|deltas| deltas.contents[number].as_ref());
         let mut through = Vec::new();
@@ -450,6 +470,7 @@ fn planned(job: &Job) -> Planned {
             bytes: match way {
                 Way::Have => 0,
                 Way::Full => layer.blob.size,
+                Way::Chunks => layer.chunks.as_ref().map_or(0, |parts| parts.plan.bytes()),
                 Way::Delta(_) => content.map_or(0, |content| content.blob.size),
             },
             delta: deltas.map(|deltas| (deltas.name.clone(), deltas.dialect)),

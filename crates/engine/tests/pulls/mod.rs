@@ -1,5 +1,6 @@
 //! Pulling into the store, from a registry in memory whose answers can be spoiled.
 
+mod chunked;
 mod faults;
 mod journey;
 mod routes;

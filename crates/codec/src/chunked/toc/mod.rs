@@ -4,6 +4,7 @@ mod read;
 mod time;
 mod write;
 
+pub use time::rfc3339;
 pub(super) use write::TocWriter;
 
 use std::collections::BTreeMap;

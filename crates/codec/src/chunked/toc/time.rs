@@ -5,7 +5,7 @@ use crate::tar::Time;
 const DAY: i64 = 86_400;
 
 /// The text of a time in UTC; `None` for years that have other than four digits.
-pub(super) fn rfc3339(time: &Time) -> Option<String> {
+pub fn rfc3339(time: &Time) -> Option<String> {
     let (days, rest) = (time.seconds.div_euclid(DAY), time.seconds.rem_euclid(DAY));
     // Days from 0000-03-01, in cycles of 400 years (H. Hinnant, "chrono-compatible low-level date algorithms").
     let shifted = days.checked_add(719_468)?;
