@@ -1,6 +1,8 @@
 //! The command line.
 
+pub mod audit;
 mod balena;
+pub mod convert;
 mod trust;
 
 use std::num::NonZeroUsize;
@@ -56,6 +58,26 @@ pub enum Command {
     /// oci:PATH:NAME; oci-archive:PATH; docker-archive:PATH; dir:PATH; docker-daemon:NAME; containers-storage:NAME; and
     /// rootfs:PATH for a tree of files. Manifests are copied byte for byte, so digests are kept; where the destination cannot keep them, that is said. What was interrupted goes on when it is run again.
     Copy(Copy),
+    /// Copy an image with its layers compressed otherwise.
+    ///
+    /// The tars in the layers stay as they are, so the config and with it the image's ID stay, too; manifests are new. Only
+    /// eStargz changes the tars, since its table of contents is a file in them. Layers of zstd:chunked and eStargz are
+    /// pulled in parts by coracle pull and by clients that know them; others see plain zstd or gzip. The same image and
+    /// options give the same bytes.
+    Convert(convert::Convert),
+    /// List the files of an image, without unpacking it.
+    ///
+    /// Of chunked layers (zstd:chunked, eStargz) only the table of contents is fetched; other layers are fetched whole, and
+    /// that is said. What upper layers remove or replace is not shown.
+    Ls(audit::Ls),
+    /// Write a file of an image to standard output, without unpacking it.
+    ///
+    /// Of chunked layers only the table of contents and the file's own bytes are fetched, and compared with its digest.
+    Cat(audit::Cat),
+    /// Show how two images differ: files added, removed and changed, and packages of dpkg and apk.
+    ///
+    /// Contents are compared by digest; times do not count. M is a changed content, m a changed owner or mode.
+    Compare(audit::Compare),
     /// Pull an image into the store, with deltas where there are any.
     ///
     /// Layers that are in the store stay. For the others, deltas that lead from an image in the store to this one are
@@ -332,6 +354,10 @@ impl Command {
             Command::Inspect(a) => a.shared.json,
             Command::Explain(a) => a.shared.json,
             Command::Copy(a) => a.shared.json,
+            Command::Ls(a) => a.auditing.shared.json,
+            Command::Cat(a) => a.auditing.shared.json,
+            Command::Compare(a) => a.auditing.shared.json,
+            Command::Convert(a) => a.shared.json,
             Command::Delta(a) => a.shared().json,
             Command::Pull(a) => a.pulling.shared.json,
             Command::Update(a) => a.pulling.shared.json,

@@ -226,6 +226,10 @@ fn classify(error: &Error) -> (Kind, Option<&'static str>) {
         Error::ImageName { .. } => {
             (Kind::Usage, Some("write TRANSPORT:NAME, such as docker://quay.io/x:tag or oci:DIR"))
         }
+        Error::NoSuchFile { .. } => (Kind::Input, Some("coracle ls shows what there is")),
+        Error::Chunked { .. } => {
+            (Kind::Format, Some("the layer can still be had whole: coracle pull does so by itself"))
+        }
         Error::NoSuchImage { .. } => (Kind::Input, Some("name one that is there")),
         Error::NoPlatform { .. } => (Kind::Input, Some("choose another with --platform")),
         Error::Document { error, .. } => document(error),

@@ -9,6 +9,7 @@
 //! | [`artifact`] | delta artifacts: documents that carry deltas, in all their dialects |
 //! | [`digest`] | sha256 digests, parsing and streaming |
 //! | [`tar`] | a tar reader that accounts for every byte and reads like Go's `archive/tar` |
+//! | [`chunked`] | layers that can be read in parts: zstd:chunked and eStargz |
 //! | [`compress`] | gzip, zstd, bzip2 and xz by magic, bounded |
 //! | [`source`] | where old files come from: the trait, and tars as an implementation |
 //! | [`delta`] | what delta formats have in common: efforts, errors and words of their writers |
@@ -19,6 +20,7 @@
 //! | [`trust`] | policies, keys and signatures of images, read and judged |
 
 pub mod artifact;
+pub mod chunked;
 pub mod compress;
 pub mod delta;
 pub mod digest;

@@ -1,6 +1,8 @@
 //! Tests of the codec crate on golden data and against reference programs.
 #![allow(missing_docs)]
 
+mod chunked;
+mod golden_chunked;
 mod golden_deflate;
 mod golden_exec;
 mod golden_native;

@@ -7,7 +7,7 @@ use coracle_codec::delta::DiffError;
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{self, Mismatch, Platform};
 use coracle_codec::tardiff::{self, ExplainError};
-use coracle_codec::{artifact, compress, native, rsync, tar};
+use coracle_codec::{artifact, chunked, compress, native, rsync, tar};
 use coracle_sys::wait::is_stopped;
 
 /// Why a piece of work failed. Names the file in question wherever there is one.
@@ -136,6 +136,14 @@ pub enum Error {
         /// What there is instead.
         reason: String,
     },
+    /// There is no such file in an image.
+    #[error("{image}: there is no file {path:?}")]
+    NoSuchFile {
+        /// The image as named.
+        image: String,
+        /// The path.
+        path: String,
+    },
     /// An index has no image for a platform.
     #[error("{image}: no image for {wanted}; there are: {}", has.join(", "))]
     NoPlatform {
@@ -183,6 +191,16 @@ pub enum Error {
         what: String,
         /// The reason.
         error: compress::Error,
+    },
+    /// A layer cannot be read in parts.
+    #[error("{image}: {what}: {error}")]
+    Chunked {
+        /// The image as named.
+        image: String,
+        /// Which layer.
+        what: String,
+        /// The reason.
+        error: Box<chunked::Error>,
     },
     /// A layer is another tar than the config says.
     #[error("{image}: {layer}: uncompressed it is {actual}, the config says {expected}")]

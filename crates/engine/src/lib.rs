@@ -7,6 +7,8 @@
 //! | [`inspect`](mod@inspect) | what a delta or an archive holds |
 //! | [`native`](mod@native) | the part of these that native deltas have for themselves |
 //! | [`explain`](mod@explain) | what each file of the new archive costs in a delta |
+//! | [`audit`] | what is in an image, without unpacking it |
+//! | [`convert`] | the same image with its layers compressed otherwise |
 //! | [`artifact`] | deltas between whole images: made, published, applied |
 //! | [`pull`] | images into the store: discover, plan, fetch, rebuild, publish |
 //! | [`stored`] | looking after the store, where that takes a registry |
@@ -17,6 +19,9 @@
 //! publishes last, [`source`] finds old files in a directory tree or in archives.
 
 pub mod artifact;
+pub mod audit;
+mod chunked;
+pub mod convert;
 pub mod diff;
 mod error;
 pub mod explain;

@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | [`tar_read`] | `tar::Reader`, `source::Tree`, `source::TarSource` | the bytes of the archive |
 //! | [`compress_detect`] | `compress::decoder` | a second run over small pieces, and its bounds |
+//! | [`chunked_parse`] | `chunked::Toc`, `chunked::TarSplit`, `chunked::Layer`, footers | its own sums; other bounds; writing footers again |
 //! | [`oci_parse`] | `oci::Document`, `oci::ImageConfig`, `oci::Reference`, `oci::Platform` | a second run, other bounds, their own print |
 //! | [`artifact_parse`] | `artifact::Artifact`, `artifact::Target`, `artifact::flatpak` | what is said twice in it, and writing it again |
 //! | [`tardiff_parse`] | `tardiff::OpReader` | [`model::parse`] |
@@ -25,6 +26,7 @@
 //! | [`native_tokens`] | `native::deflate::coded` | the second decoder |
 
 mod artifact;
+mod chunked;
 mod compress;
 mod frame;
 pub mod model;
@@ -41,6 +43,7 @@ pub mod tree;
 mod trust;
 
 pub use artifact::artifact_parse;
+pub use chunked::chunked_parse;
 pub use compress::compress_detect;
 pub use frame::stored_frame;
 pub use native::{native_apply, native_entropy, native_head, native_members, old_archive};
@@ -57,9 +60,10 @@ pub use trust::trust;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("tar_read", tar_read),
     ("compress_detect", compress_detect),
+    ("chunked_parse", chunked_parse),
     ("oci_parse", oci_parse),
     ("artifact_parse", artifact_parse),
     ("tardiff_parse", tardiff_parse),

@@ -1,5 +1,7 @@
 //! One module a command: arguments to request, result to text or JSON.
 
+pub mod audit;
+pub mod convert;
 pub mod copy;
 pub mod delta;
 pub mod diff;

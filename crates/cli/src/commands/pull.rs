@@ -170,6 +170,7 @@ fn way(way: Way) -> &'static str {
     match way {
         Way::Have => "have",
         Way::Delta(_) => "delta",
+        Way::Chunks => "chunks",
         Way::Full => "full",
     }
 }
@@ -199,6 +200,7 @@ fn from(from: From) -> &'static str {
         From::Store => "store",
         From::Source => "source",
         From::Delta(content) => payload(content),
+        From::Chunks => "chunks",
         From::Full => "full",
     }
 }

@@ -4,6 +4,7 @@
 mod access;
 mod balena;
 mod bundles;
+mod chunked;
 mod deltas;
 mod engines;
 mod help;

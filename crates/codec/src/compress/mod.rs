@@ -94,14 +94,19 @@ impl From<Error> for io::Error {
     }
 }
 
-/// Compresses with gzip, level 6, without a name or a time: the same bytes give the same stream.
+/// Compresses with gzip, without a name or a time: the same bytes give the same stream.
 #[derive(Debug)]
 pub struct GzipWriter<W: Write>(flate2::write::GzEncoder<W>);
 
 impl<W: Write> GzipWriter<W> {
-    /// A stream into `out`.
+    /// A stream into `out`, of level 6.
     pub fn new(out: W) -> Self {
-        GzipWriter(flate2::write::GzEncoder::new(out, flate2::Compression::new(6)))
+        Self::with_level(out, 6)
+    }
+
+    /// A stream into `out` of a level from 0 to 9; a higher one counts as 9.
+    pub fn with_level(out: W, level: u32) -> Self {
+        GzipWriter(flate2::write::GzEncoder::new(out, flate2::Compression::new(level.min(9))))
     }
 
     /// Ends the stream.

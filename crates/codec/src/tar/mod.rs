@@ -10,11 +10,13 @@
 //! reproduces it bit for bit.
 
 mod block;
+mod details;
 mod pax;
 mod reader;
 mod sparse;
 pub mod write;
 
+pub use details::{Details, Time};
 pub use reader::{Entry, Kind, Limits, Reader};
 pub use sparse::{Fragment, SparseMap, expand};
 

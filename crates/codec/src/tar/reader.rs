@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use super::block::{self, Block, Fields, Layout};
+use super::details::Details;
 use super::pax::{self, Records, decimal};
 use super::sparse::{self, RawFragment, SparseMap};
 use super::{BLOCK, Error};
@@ -134,12 +135,36 @@ pub struct Reader<R> {
     padding: u64,
     members: u64,
     done: bool,
+    /// The header of the last member, and its records.
+    last: Option<(Block, Layout, Records)>,
 }
 
 impl<R: Read> Reader<R> {
     /// A reader at the start of an uncompressed archive.
     pub fn new(input: R, limits: Limits) -> Self {
-        Reader { input, limits, pos: 0, left: 0, padding: 0, members: 0, done: false }
+        Reader { input, limits, pos: 0, left: 0, padding: 0, members: 0, done: false, last: None }
+    }
+
+    /// What an [`Entry`] leaves out about the last member; nothing before the first and after a global header.
+    ///
+    /// # Errors
+    /// [`Error::InvalidHeader`] for times and numbers that Go would not read.
+    pub fn details(&self, entry: &Entry) -> Result<Details, Error> {
+        let Some((header, layout, records)) = &self.last else { return Ok(Details::default()) };
+        Details::new(header, *layout, records, entry.mtime)
+            .map_err(|what| Error::InvalidHeader { offset: entry.offset, what })
+    }
+
+    /// The input.
+    pub fn get_mut(&mut self) -> &mut R {
+        &mut self.input
+    }
+
+    /// Passes over the content of the current member, which the input does not have: it goes on with the padding.
+    /// [`Reader::position`] counts it nonetheless.
+    pub fn omit_content(&mut self) {
+        self.pos += self.left;
+        self.left = 0;
     }
 
     /// Bytes taken from the input so far.
@@ -188,6 +213,7 @@ impl<R: Read> Reader<R> {
                     let records = pax::parse(&self.special("PAX header", offset)?).map_err(invalid)?;
                     let mut merged = fields;
                     merge(&mut merged, &records).map_err(invalid)?;
+                    self.last = None;
                     return Ok(Some(global_header(start, self.pos, merged.name)));
                 }
                 b'L' => long_name = block::text(&self.special("long name", offset)?).to_vec(),
@@ -201,7 +227,9 @@ impl<R: Read> Reader<R> {
                     if !long_link.is_empty() {
                         fields.link_name = long_link;
                     }
-                    return self.member(start, offset, fields, &records, &header, layout).map(Some);
+                    let entry = self.member(start, offset, fields, &records, &header, layout)?;
+                    self.last = Some((header, layout, records));
+                    return Ok(Some(entry));
                 }
             }
         }

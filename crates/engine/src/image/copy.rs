@@ -134,7 +134,7 @@ impl Work<'_> {
             root = chosen;
             notes.push(format!("the destination holds one image: took the one for {platform}"));
         }
-        let trust = self.trust(source.as_ref(), &root)?;
+        let trust = trust(self.environment, &self.request.source, source.as_ref(), &root)?;
         if let Some(reason) = source.made_up() {
             notes.push(format!("the manifest is new: {reason}"));
         }
@@ -181,17 +181,21 @@ impl Work<'_> {
             trust,
         })
     }
+}
 
-    /// Whether the image may be copied; of an index, whether all its images may.
-    fn trust(&self, source: &dyn Source, root: &Document) -> Result<Verdict, Error> {
-        let limits = &self.environment.limits;
-        let below = match root {
-            Document::Index(_) => Tree::read(source, root, limits)?.below,
-            Document::Manifest(_) => Vec::new(),
-        };
-        let subject = Subject::of(&self.request.source);
-        self.environment.trust.judge_all(&subject, source, root, &below, limits)
-    }
+/// Whether the image `name` may be copied; of an index, whether all its images may.
+pub(crate) fn trust(
+    environment: &Environment,
+    name: &ImageName,
+    source: &dyn Source,
+    root: &Document,
+) -> Result<Verdict, Error> {
+    let limits = &environment.limits;
+    let below = match root {
+        Document::Index(_) => Tree::read(source, root, limits)?.below,
+        Document::Manifest(_) => Vec::new(),
+    };
+    environment.trust.judge_all(&Subject::of(name), source, root, &below, limits)
 }
 
 /// Sends all that a root leads to.

@@ -41,6 +41,7 @@ mod storage;
 pub(crate) mod store;
 
 use std::io::{Cursor, Read, Write};
+use std::ops::Range;
 use std::sync::Arc;
 
 use coracle_codec::digest::Digest;
@@ -54,6 +55,14 @@ pub use rootfs::{Sharing, store_beside};
 
 use crate::Error;
 use blob::Blob;
+
+/// The answer to a question for a range.
+pub(crate) enum Ranged {
+    /// All bytes of it.
+    Part(Vec<u8>),
+    /// There are no ranges: the whole blob, from its start.
+    Whole(Box<dyn Read + Send>),
+}
 
 /// A place that images are read from.
 pub(crate) trait Source: Send + Sync {
@@ -71,6 +80,19 @@ pub(crate) trait Source: Send + Sync {
 
     /// The bytes of a blob from `offset` on, not compared with anything.
     fn open_blob(&self, wanted: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send>, Error>;
+
+    /// The bytes of a range of a blob, not compared with anything.
+    fn open_range(&self, wanted: &Descriptor, range: Range<u64>) -> Result<Ranged, Error> {
+        let what = format!("blob {}", wanted.digest);
+        let mut bytes = Vec::new();
+        let rest = self.open_blob(wanted, range.start)?;
+        let read = rest.take(range.end.saturating_sub(range.start)).read_to_end(&mut bytes);
+        match read {
+            Ok(n) if range.start + n as u64 == range.end => Ok(Ranged::Part(bytes)),
+            Ok(_) => Err(blob::reading(self.name(), &what, std::io::ErrorKind::UnexpectedEof.into())),
+            Err(error) => Err(blob::reading(self.name(), &what, error)),
+        }
+    }
 
     /// Why the manifest is not one that somebody published but was put together just now; `None` if it is the original.
     fn made_up(&self) -> Option<&'static str> {

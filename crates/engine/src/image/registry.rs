@@ -2,18 +2,19 @@
 
 use std::future::Future;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use coracle_codec::artifact::Artifact;
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::{Descriptor, Document, Limits, Reference, Repository, Verified, Version};
-use coracle_registry::{BlobStream, Client, Content, PushOptions, Pushed};
+use coracle_registry::{BlobStream, Client, Content, PushOptions, Pushed, RangeAnswer};
 use tokio::runtime::Handle;
 
 use super::blob::Blob;
 use super::stop::Stop;
-use super::{Destination, Outcome, Source, Takes};
+use super::{Destination, Outcome, Ranged, Source, Takes};
 use crate::Error;
 use crate::artifact::Board;
 
@@ -132,6 +133,19 @@ impl Source for RegistrySource {
             name: self.name.clone(),
             piece: Bytes::new(),
         }))
+    }
+
+    fn open_range(&self, wanted: &Descriptor, range: Range<u64>) -> Result<Ranged, Error> {
+        let call = self.wire.client.blob_range(self.reference.repository(), wanted, range);
+        Ok(match self.wire.wait(&self.name, call)? {
+            RangeAnswer::Part(bytes) => Ranged::Part(bytes),
+            RangeAnswer::Whole(stream) => Ranged::Whole(Box::new(Incoming {
+                stream: *stream,
+                wire: self.wire.clone(),
+                name: self.name.clone(),
+                piece: Bytes::new(),
+            })),
+        })
     }
 
     fn raw_document(&self, wanted: &Descriptor) -> Result<Verified, Error> {

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coracle_codec::digest::Digest;
-use coracle_codec::oci::{Descriptor, Document};
+use coracle_codec::oci::{Descriptor, Document, Repository};
 use coracle_sys::resume::Resumable;
 
-use super::Source;
+use super::{Ranged, Source};
 use crate::Error;
 
 /// A source whose blobs are written to `partial` files while they are read, and read from there as far as they are there.
@@ -18,6 +19,8 @@ pub(crate) struct Spooled {
     path: Box<dyn Fn(&Digest) -> PathBuf + Send + Sync>,
     /// Bytes that came from an earlier run, by blob.
     resumed: Mutex<HashMap<Digest, u64>>,
+    /// Whole blobs on their way that came in place of a range.
+    coming: Mutex<HashMap<Digest, Box<dyn Read + Send>>>,
 }
 
 impl Spooled {
@@ -26,7 +29,17 @@ impl Spooled {
         inner: Arc<dyn Source>,
         path: impl Fn(&Digest) -> PathBuf + Send + Sync + 'static,
     ) -> Self {
-        Spooled { inner, path: Box::new(path), resumed: Mutex::default() }
+        Spooled { inner, path: Box::new(path), resumed: Mutex::default(), coming: Mutex::default() }
+    }
+
+    /// Takes a whole blob that is on its way, from its start: whoever opens it next gets it.
+    pub(crate) fn expect(&self, digest: &Digest, stream: Box<dyn Read + Send>) {
+        self.coming.lock().unwrap_or_else(PoisonError::into_inner).insert(*digest, stream);
+    }
+
+    /// Bytes of a blob that an earlier run has left.
+    pub(crate) fn kept(&self, digest: &Digest) -> u64 {
+        std::fs::metadata((self.path)(digest)).map_or(0, |meta| meta.len())
     }
 
     /// Removes what is kept of a blob. Returns how many bytes of it came from an earlier run; if the blob was wrong, they
@@ -72,12 +85,24 @@ impl Source for Spooled {
         resumed.insert(wanted.digest, kept);
         drop(resumed);
         // Asked for when the kept bytes have been read: they may be all.
-        let rest = Rest { source: Arc::clone(&self.inner), wanted: wanted.clone(), from: kept, open: None };
+        let mut coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner);
+        // What comes from the start is of no use behind what is kept.
+        let open = coming.remove(&wanted.digest).filter(|_| kept == 0);
+        drop(coming);
+        let rest = Rest { source: Arc::clone(&self.inner), wanted: wanted.clone(), from: kept, open };
         Ok(Box::new(Kept { file, path, left: kept, rest }))
+    }
+
+    fn open_range(&self, wanted: &Descriptor, range: Range<u64>) -> Result<Ranged, Error> {
+        self.inner.open_range(wanted, range)
     }
 
     fn distrust(&self, wanted: &Descriptor) -> bool {
         self.inner.distrust(wanted)
+    }
+
+    fn repository(&self) -> Option<Repository> {
+        self.inner.repository()
     }
 
     fn made_up(&self) -> Option<&'static str> {

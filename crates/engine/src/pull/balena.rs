@@ -8,8 +8,8 @@ use coracle_codec::oci::{Descriptor, Document, Manifest, Reference, media_type};
 use coracle_store::Ref;
 
 use super::discover::patiently;
-use super::job::{Job, Planner, config_here};
 use super::elsewhere::There;
+use super::job::{Job, Planner, config_here};
 use super::{Documents, Pull, Pulled, Ready};
 use crate::Error;
 use crate::artifact::apply::find::{UNKNOWN_MANIFEST, leads_to, manifest_of};
@@ -102,7 +102,7 @@ impl Pull<'_> {
             }
             _ => source,
         };
-        if !self.make(&mut pulled, source, &job, &others)? {
+        if !self.make(&mut pulled, &self.spooled(source), &job, &others)? {
             return Ok((pulled, None));
         }
         let documents = match documents {

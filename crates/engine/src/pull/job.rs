@@ -10,6 +10,7 @@ use coracle_codec::digest::Digest;
 use coracle_codec::oci::{Descriptor, Document, ImageConfig, LayerCompression, Limits, Manifest};
 use coracle_store::Store;
 
+use super::chunks::{Looker, Parts};
 use super::discover::{Found, Pair, discover};
 use super::plan::{Kind, Need, Offer, Plan, Prices, Step, Way, plan};
 use crate::Error;
@@ -40,6 +41,8 @@ pub(super) struct Layer {
     pub(super) at: At,
     /// Bytes of its tar, if somebody says.
     pub(super) tar: Option<u64>,
+    /// What of it is to be fetched if it is read in parts.
+    pub(super) chunks: Option<Arc<Parts>>,
 }
 
 /// Where a layer is.
@@ -131,7 +134,7 @@ impl Job {
             .iter()
             .filter_map(|way| match way {
                 Way::Delta(at) => Some(*at),
-                Way::Have | Way::Full => None,
+                Way::Have | Way::Full | Way::Chunks => None,
             })
             .collect();
         self.deltas.iter().enumerate().filter(move |(at, _)| used.contains(at)).map(|(_, deltas)| deltas)
@@ -143,6 +146,8 @@ impl Job {
         let layers = self.layers.iter().zip(&self.plan.ways).map(|(layer, way)| match way {
             Way::Have => 0,
             Way::Full => layer.blob.size.max(layer.tar.unwrap_or(0)),
+            // What is here is shared as a rule; what comes is compressed.
+            Way::Chunks => layer.chunks.as_ref().map_or(0, |parts| parts.plan.bytes()),
             Way::Delta(at) => {
                 let number = self.layers.iter().position(|other| other.diff_id == layer.diff_id);
                 let content = number.and_then(|number| self.deltas[*at].contents[number].as_ref());
@@ -170,6 +175,8 @@ pub(super) struct Planner<'a> {
     pub(super) deltas: bool,
     /// What could not be looked at, and why.
     pub(super) notes: Vec<String>,
+    /// Looks for layers that can be read in parts.
+    pub(super) chunks: Option<Looker<'a>>,
     asked: HashSet<Digest>,
     here: Option<HashMap<Digest, Base>>,
 }
@@ -184,7 +191,7 @@ impl<'a> Planner<'a> {
         deltas: bool,
     ) -> Self {
         let (notes, asked) = (Vec::new(), HashSet::new());
-        Planner { store, source, others, limits, prices, deltas, notes, asked, here: None }
+        Planner { store, source, others, limits, prices, deltas, notes, chunks: None, asked, here: None }
     }
 
     /// The cheapest way to an image.
@@ -194,7 +201,12 @@ impl<'a> Planner<'a> {
         manifest: &Manifest,
         config: &ImageConfig,
     ) -> Result<Job, Error> {
-        self.job_at(name, manifest, config, 0)
+        let mut job = self.job_at(name, manifest, config, 0)?;
+        if let Some(looker) = &self.chunks {
+            looker.look(&mut job, &mut self.notes)?;
+            self.replan(&mut job);
+        }
+        Ok(job)
     }
 
     fn job_at(
@@ -263,7 +275,7 @@ impl<'a> Planner<'a> {
                 false => other().map_or(At::Away, At::Source),
             };
             let tar = (blob.layer_compression() == LayerCompression::None).then_some(blob.size);
-            Layer { number, diff_id: *diff_id, blob: blob.clone(), at, tar }
+            Layer { number, diff_id: *diff_id, blob: blob.clone(), at, tar, chunks: None }
         })
         .collect()
     }
@@ -280,6 +292,7 @@ impl<'a> Planner<'a> {
                 have: layer.at != At::Away,
                 full: layer.blob.size,
                 tar: layer.tar.unwrap_or(layer.blob.size.saturating_mul(USUAL_RATIO)),
+                chunks: layer.chunks.as_ref().map(|parts| parts.price()),
             })
             .collect();
         let offers: Vec<Offer> = job

@@ -12,12 +12,14 @@ use coracle_codec::digest::{Digest, Hashing};
 use coracle_codec::oci::Descriptor;
 use coracle_store::{LayerWriter, Lease, Store, WriterOptions};
 
+use super::chunks::Parts;
 use super::job::{At, Base, Content, Deltas, Job, Layer, Route};
 use super::plan::Way;
 use super::{Event, FellBack, From, Made, Request};
 use crate::Error;
 use crate::artifact::layers::{self, Image};
 use crate::artifact::making::{Maker, Making, OldFiles, OldLayers, Watch};
+use crate::chunked::{Assembled, assemble};
 use crate::image::blob::{Blob, Progress};
 use crate::image::copy::in_parallel;
 use crate::image::spooled::Spooled;
@@ -167,6 +169,20 @@ impl Work<'_> {
                     }
                 }
             }
+            if way == Way::Chunks
+                && let Some(parts) = &layer.chunks
+            {
+                match self.parts(layer, parts) {
+                    Ok(true) => return Ok(made(From::Chunks, parts.plan.bytes())),
+                    // The whole blob is on its way in place of a range.
+                    Ok(false) => {}
+                    Err(error) if is_ours(&error) || self.progress.stop.raised() => return Err(error),
+                    Err(error) => {
+                        self.fell_back(layer, "reading it in parts", &error.to_string());
+                        distrust = true;
+                    }
+                }
+            }
             if let At::Source(other) = layer.at {
                 let found = self.others[other].config.diff_ids().iter().position(|d| *d == layer.diff_id);
                 match found.map(|n| self.import(&self.others[other], n)) {
@@ -212,6 +228,28 @@ impl Work<'_> {
 
     fn spooled(&self) -> Arc<dyn Source> {
         Arc::clone(self.source) as Arc<dyn Source>
+    }
+
+    /// Puts a layer together from what is here and ranges of its blob; false if the source sends all of it instead.
+    fn parts(&self, layer: &Layer, parts: &Parts) -> Result<bool, Error> {
+        let mut out = Hashing::new(self.lease.layer_writer(&parts.hints, WriterOptions::default())?);
+        let fail = |error| Error::Write { path: self.store.path().to_owned(), error };
+        let (source, blob) = (self.source.as_ref(), &layer.blob);
+        match assemble(&parts.plan, self.store, source, blob, self.progress, &mut out, &fail)? {
+            Assembled::Whole(stream) => {
+                self.source.expect(&blob.digest, stream);
+                Ok(false)
+            }
+            Assembled::Tar => {
+                let actual = out.digest();
+                if actual != layer.diff_id {
+                    let (image, name) = (source.name().to_owned(), format!("layer {}", layer.number));
+                    return Err(Error::WrongLayer { image, layer: name, expected: layer.diff_id, actual });
+                }
+                LayerWriter::publish(out, &layer.diff_id)?;
+                Ok(true)
+            }
+        }
     }
 
     /// Fetches a layer whole.

@@ -3,6 +3,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `chunks` | what of a layer is here already, if it can be read in parts |
 //! | `discover` | asks what deltas there are |
 //! | `job` | what it takes to have the image, images on the way included |
 //! | [`plan`](mod@plan) | the cheapest way to each layer |
@@ -12,6 +13,7 @@
 //! | [`update`] | all tracked images |
 
 mod balena;
+mod chunks;
 mod discover;
 mod elsewhere;
 mod job;
@@ -22,6 +24,7 @@ pub mod update;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use coracle_codec::artifact::{Dialect, Payload};
 use coracle_codec::digest::Digest;
@@ -41,6 +44,7 @@ use crate::image::{Environment, ImageName, Source, Transport, config_of};
 use crate::trust::{Case, Subject, Verdict};
 use crate::{Context, Error};
 
+use chunks::Looker;
 use discover::patiently;
 use elsewhere::There;
 use job::{Job, Planner, Route};
@@ -71,7 +75,7 @@ pub struct Request {
     pub private: bool,
     /// The image that a delta image leads to, as it is: for its manifest, and for layers that cannot be made.
     pub full: Option<ImageName>,
-    /// Whether deltas are used.
+    /// Whether deltas are used, and layers read in parts.
     pub deltas: bool,
     /// Only make the plan.
     pub dry_run: bool,
@@ -153,6 +157,8 @@ pub enum From {
     Source,
     /// From a delta.
     Delta(Payload),
+    /// From contents that were here, and ranges of its blob.
+    Chunks,
     /// Fetched whole.
     Full,
 }
@@ -283,7 +289,10 @@ impl Pull<'_> {
         let name = self.name()?;
         let stop = &self.progress.stop;
         let source = self.source(stop)?;
+        let (begin, before) = (Instant::now(), self.environment.client.traffic().requests);
         let documents = self.documents(&source)?;
+        let asked = self.environment.client.traffic().requests - before;
+        let latency = begin.elapsed() / u32::try_from(asked).unwrap_or(1).max(1);
         if let Some(image) = self.delta_image(&source, &documents)? {
             return self.balena(name, source, &documents, &image);
         }
@@ -306,9 +315,10 @@ impl Pull<'_> {
         }
         let mut others = self.others()?;
         others.extend(there.and_then(There::image));
-        let (job, notes) = self.plan(&pulled.name, &documents, &others)?;
+        let spooled = self.spooled(source);
+        let (job, notes) = self.plan(&pulled.name, &documents, &others, &spooled, latency)?;
         pulled.notes = notes;
-        if !self.make(&mut pulled, source, &job, &others)? {
+        if !self.make(&mut pulled, &spooled, &job, &others)? {
             return Ok((pulled, None));
         }
         if named {
@@ -318,11 +328,17 @@ impl Pull<'_> {
         Ok((pulled, Some(ready)))
     }
 
+    /// A source that keeps in the store what is read of it.
+    fn spooled(&self, source: Arc<dyn Source>) -> Arc<Spooled> {
+        let store = self.store.clone();
+        Arc::new(Spooled::new(source, move |digest| store.partial(digest)))
+    }
+
     /// Makes all layers, unless only the plan is wanted: whether it did.
     fn make(
         &self,
         pulled: &mut Pulled,
-        source: Arc<dyn Source>,
+        spooled: &Arc<Spooled>,
         job: &Job,
         others: &[Image],
     ) -> Result<bool, Error> {
@@ -332,15 +348,13 @@ impl Pull<'_> {
             return Ok(false);
         }
         self.check_space(job)?;
-        let store = self.store.clone();
-        let spooled = Arc::new(Spooled::new(source, move |digest| store.partial(digest)));
         let work = Work {
             request: self.request,
             environment: self.environment,
             progress: self.progress,
             store: self.store,
             lease: self.lease,
-            source: &spooled,
+            source: spooled,
             others,
             events: self.events,
             fallbacks: Mutex::default(),
@@ -480,6 +494,8 @@ impl Pull<'_> {
         name: &Reference,
         documents: &Documents,
         others: &[Image],
+        spooled: &Arc<Spooled>,
+        latency: Duration,
     ) -> Result<(Job, Vec<String>), Error> {
         let stop = &self.progress.stop;
         let own = Stop::new();
@@ -487,6 +503,15 @@ impl Pull<'_> {
         let prices = self.request.prices;
         let limits = &self.environment.limits;
         let mut planner = Planner::new(self.store, source, others, limits, prices, self.request.deltas);
+        planner.chunks = self.request.deltas.then(|| Looker {
+            store: self.store,
+            lease: self.lease,
+            source: spooled,
+            progress: self.progress,
+            jobs: self.request.jobs.get(),
+            prices,
+            latency,
+        });
         let (manifest, config) = (&documents.manifest, &documents.config);
         let job = patiently(stop, &own, || planner.job(&name.to_string(), manifest, config));
         if stop.raised() {
@@ -537,7 +562,7 @@ fn planned(job: &Job) -> Planned {
     let layers = job.layers.iter().zip(&job.plan.ways).enumerate().map(|(number, (layer, way))| {
         let deltas = match way {
             Way::Delta(at) => Some(&job.deltas[*at]),
-            Way::Have | Way::Full => None,
+            Way::Have | Way::Full | Way::Chunks => None,
         };
         let content = deltas.and_then(|deltas| deltas.contents[number].as_ref());
         let mut through = Vec::new();
@@ -554,6 +579,7 @@ fn planned(job: &Job) -> Planned {
             bytes: match way {
                 Way::Have => 0,
                 Way::Full => layer.blob.size,
+                Way::Chunks => layer.chunks.as_ref().map_or(0, |parts| parts.plan.bytes()),
                 Way::Delta(_) => content.map_or(0, |content| content.blob.size),
             },
             delta: deltas.map(|deltas| (deltas.name.clone(), deltas.dialect)),

@@ -30,6 +30,19 @@ pub struct Need {
     pub full: u64,
     /// Bytes of its tar, as far as they are known or guessed.
     pub tar: u64,
+    /// What it takes to fetch the parts of it that are not here, if that can be done.
+    pub chunks: Option<Chunks>,
+}
+
+/// Parts of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunks {
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Requests for them.
+    pub requests: u64,
+    /// What a request costs on this line, in bytes.
+    pub request: u64,
 }
 
 /// How a delta makes a layer.
@@ -66,6 +79,8 @@ pub enum Way {
     Have,
     /// It is made by the delta of this offer.
     Delta(usize),
+    /// The parts of it that are not here are fetched.
+    Chunks,
     /// It is fetched whole.
     Full,
 }
@@ -133,12 +148,21 @@ fn with(needs: &[Need], offers: &[Offer], prices: &Prices, usable: impl Fn(usize
                 (way, bytes, cost) = (Way::Delta(at), step.bytes, price);
             }
         }
+        let mut requests = 1;
+        if let Some(chunks) = need.chunks {
+            let price = chunks.bytes.saturating_add(chunks.requests.saturating_mul(chunks.request));
+            // Contents are copied and hashed, as a tar-diff does.
+            let price = price.saturating_add(mib(prices.tar_diff_mib));
+            if price < cost {
+                (way, bytes, cost, requests) = (Way::Chunks, chunks.bytes, price, chunks.requests);
+            }
+        }
         if let Way::Delta(at) = way {
             entered[at] = true;
         }
         plan.ways.push(way);
         plan.bytes = plan.bytes.saturating_add(bytes);
-        plan.requests += 1;
+        plan.requests += requests;
         plan.cost = plan.cost.saturating_add(cost).saturating_add(prices.request);
     }
     for (offer, entered) in offers.iter().zip(entered) {
@@ -158,7 +182,7 @@ mod tests {
     const PRICES: Prices = Prices { request: 100, full_mib: 1, tar_diff_mib: 10, native_mib: 50 };
 
     fn need(full: u64) -> Need {
-        Need { have: false, full, tar: full * 3 }
+        Need { have: false, full, tar: full * 3, chunks: None }
     }
 
     fn offer(entry: u64, steps: &[Option<u64>]) -> Offer {
@@ -185,7 +209,7 @@ mod tests {
 
     #[test]
     fn work_counts() {
-        let needs = [Need { have: false, full: 1 << 20, tar: 100 << 20 }];
+        let needs = [Need { have: false, full: 1 << 20, tar: 100 << 20, chunks: None }];
         let near = [offer(0, &[Some((1 << 20) - 4000)])];
         assert_eq!(plan(&needs, &near, &PRICES).ways, [Way::Full]);
         assert_eq!(plan(&needs, &near, &Prices { native_mib: 1, ..PRICES }).ways, [Way::Delta(0)]);
@@ -199,6 +223,11 @@ mod tests {
             cost = match way {
                 Way::Have if need.have => continue,
                 Way::Have => return None,
+                Way::Chunks => {
+                    let chunks = need.chunks?;
+                    let requests = chunks.requests * chunks.request;
+                    cost + chunks.bytes + requests + mib(prices.tar_diff_mib) + prices.request
+                }
                 Way::Full => cost + need.full + mib(prices.full_mib) + prices.request,
                 Way::Delta(at) => {
                     used[*at] = true;
@@ -220,7 +249,7 @@ mod tests {
 
     fn all_ways(offers: usize, needs: usize) -> Vec<Vec<Way>> {
         let choices: Vec<Way> =
-            [Way::Have, Way::Full].into_iter().chain((0..offers).map(Way::Delta)).collect();
+            [Way::Have, Way::Chunks, Way::Full].into_iter().chain((0..offers).map(Way::Delta)).collect();
         (0..needs).fold(vec![Vec::new()], |plans, _| {
             plans
                 .iter()
@@ -236,15 +265,22 @@ mod tests {
         }
     }
 
+    prop_compose! {
+        fn chunks()(bytes in 0u64..2_000_000, requests in 0u64..100, there: bool) -> Option<Chunks> {
+            there.then_some(Chunks { bytes, requests, request: 3000 })
+        }
+    }
+
     proptest! {
         #[test]
         fn no_plan_is_cheaper(
-            needs in prop::collection::vec((any::<bool>(), 0u64..2_000_000, 0u64..50_000_000), 0..4),
+            needs in prop::collection::vec(
+                (any::<bool>(), 0u64..2_000_000, 0u64..50_000_000, chunks()), 0..4),
             offers in prop::collection::vec(
                 (prop_oneof![Just(0u64), 1u64..1_000_000], prop::collection::vec(step(), 4)), 0..4),
         ) {
             let needs: Vec<Need> =
-                needs.into_iter().map(|(have, full, tar)| Need { have, full, tar }).collect();
+                needs.into_iter().map(|(have, full, tar, chunks)| Need { have, full, tar, chunks }).collect();
             let offers: Vec<Offer> =
                 offers.into_iter().map(|(entry, steps)| Offer { entry, steps }).collect();
             let prices = Prices::default();
@@ -263,7 +299,7 @@ mod tests {
             steps in prop::collection::vec(step(), 6),
         ) {
             let needs: Vec<Need> =
-                needs.into_iter().map(|(full, tar)| Need { have: false, full, tar }).collect();
+                needs.into_iter().map(|(full, tar)| Need { have: false, full, tar, chunks: None }).collect();
             let with = plan(&needs, &[Offer { entry: 0, steps }], &Prices::default());
             let without = plan(&needs, &[], &Prices::default());
             prop_assert!(with.cost <= without.cost);

@@ -1,6 +1,7 @@
 //! Pulling into the store, from a registry in memory whose answers can be spoiled.
 
 mod balena;
+mod chunked;
 mod faults;
 mod journey;
 mod routes;

@@ -4,6 +4,7 @@
 //! `seed-...`; minimising a corpus gives them other names.
 
 mod artifacts;
+mod chunked;
 mod deltas;
 mod documents;
 mod native;
@@ -34,6 +35,7 @@ fn main() -> Outcome {
     for (target, seeds) in [
         ("tar_read", tars::seeds()?),
         ("compress_detect", streams::seeds()?),
+        ("chunked_parse", chunked::seeds()?),
         ("oci_parse", documents::seeds()?),
         ("artifact_parse", artifacts::seeds()?),
         ("rsync", rsync::seeds()?),

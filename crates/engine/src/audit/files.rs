@@ -1,0 +1,214 @@
+//! The files of an image: lists of its layers, and contents.
+
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use coracle_codec::chunked::{ChunkReader, Limits, Place, Toc};
+use coracle_codec::digest::Digest;
+use coracle_codec::tar::{self, Kind, Reader};
+use coracle_codec::{ReadAt, Section};
+
+use super::How;
+use super::tree::{Found, Member, Tree};
+use crate::artifact::layers::{Image, Layers, Reading};
+use crate::chunked::{Opened, failed, open};
+use crate::image::blob::Progress;
+use crate::image::copy::in_parallel;
+use crate::image::{Environment, Ranged};
+use crate::{Context, Error};
+
+/// Bytes of one chunk, as stored, that are fetched at once.
+const MAX_RANGE: u64 = 32 << 20;
+/// Names that eStargz adds to a layer.
+const STARGZ_NAMES: [&str; 3] = ["stargz.index.json", ".no.prefetch.landmark", ".prefetch.landmark"];
+
+/// An image, its layers listed.
+pub(super) struct Files {
+    image: Image,
+    /// TOCs of the layers that have one.
+    tocs: Vec<Option<(Place, Toc)>>,
+    layers: Layers,
+    pub(super) tree: Tree,
+    pub(super) how: How,
+}
+
+impl Files {
+    pub(super) fn open(
+        image: Image,
+        jobs: usize,
+        digests: bool,
+        environment: &Environment,
+        progress: &Arc<Progress>,
+        context: &Context<'_>,
+    ) -> Result<Files, Error> {
+        let count = image.manifest.layers().len();
+        let tocs = Mutex::new(vec![None; count]);
+        let numbers: Vec<usize> = (0..count).collect();
+        in_parallel(&numbers, jobs, &progress.stop, |&number| {
+            let layer = &image.manifest.layers()[number];
+            match open(image.source.as_ref(), layer, false, &Limits::default()) {
+                Ok(Opened::Documents(documents)) => {
+                    let toc = (documents.place, documents.toc);
+                    tocs.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(toc);
+                    Ok(())
+                }
+                // It is read as what every layer is: a tar.
+                Ok(Opened::Plain | Opened::Whole(_)) | Err(Error::Chunked { .. }) => Ok(()),
+                Err(error) => Err(error),
+            }
+        })?;
+        let tocs = tocs.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let plain: Vec<usize> = (0..count).filter(|number| tocs[*number].is_none()).collect();
+        let reading = Reading { jobs, progress, temp_dir: &context.temp_dir, environment };
+        let layers = image.unpack(&plain, &reading)?;
+        let how = How { ranged: (count - plain.len()) as u64, whole: plain.len() as u64, ..How::default() };
+        let mut files = Files { image, tocs, layers, tree: Tree::default(), how };
+        for number in 0..count {
+            let found = files.found(number, digests)?;
+            files.tree.lay(number, &found);
+        }
+        Ok(files)
+    }
+
+    /// The members of a layer.
+    fn found(&self, number: usize, digests: bool) -> Result<Vec<Found>, Error> {
+        if let Some((_, toc)) = &self.tocs[number] {
+            // Those of eStargz keep their numbers, and lose their names.
+            let found = toc.entries.iter().map(|entry| {
+                let own = STARGZ_NAMES.contains(&entry.name.trim_start_matches("./"));
+                let found = Found::of_toc(entry);
+                if own { Found { name: Vec::new(), ..found } } else { found }
+            });
+            return Ok(found.collect());
+        }
+        let mut found = Vec::new();
+        self.members(number, |entry, reader| {
+            let plain = entry.kind == Kind::Regular && entry.sparse.is_none();
+            let digest = if digests && plain {
+                let mut out = coracle_codec::digest::Hashing::new(io::sink());
+                io::copy(reader, &mut out)?;
+                Some(out.digest())
+            } else {
+                None
+            };
+            found.push(Found::of_tar(entry, digest));
+            Ok(true)
+        })?;
+        // Numbers are those of all members.
+        let nothing = || Found {
+            name: Vec::new(),
+            kind: None,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: 0,
+            link: Vec::new(),
+            digest: None,
+        };
+        Ok(found.into_iter().map(|found| found.unwrap_or_else(nothing)).collect())
+    }
+
+    /// Goes through the members of a layer that was fetched whole, until `visit` says that it is enough.
+    fn members(
+        &self,
+        number: usize,
+        mut visit: impl FnMut(&tar::Entry, &mut dyn Read) -> io::Result<bool>,
+    ) -> Result<(), Error> {
+        let diff_id = &self.image.config.diff_ids()[number];
+        let Some(archive) = self.layers.get(diff_id) else { return Ok(()) };
+        let bytes: &dyn ReadAt = archive.as_ref();
+        let mut tar = Reader::new(
+            io::BufReader::with_capacity(1 << 17, Section::new(bytes, 0, bytes.size()).reader()),
+            tar::Limits::default(),
+        );
+        let unreadable = |error| Error::tar(&archive.path, error);
+        while let Some(entry) = tar.next_entry().map_err(unreadable)? {
+            if !visit(&entry, &mut tar).map_err(|error| Error::read(&archive.path, error))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the content of a regular file.
+    pub(super) fn read(&self, member: &Member, out: &mut dyn Write) -> Result<(), Error> {
+        let (layer, number) = member.source;
+        let writing = |error| Error::Write { path: "standard output".into(), error };
+        let Some((place, toc)) = &self.tocs[layer] else {
+            let (mut at, mut failed) = (0, None);
+            self.members(layer, |entry, reader| {
+                at += 1;
+                if at <= number {
+                    return Ok(true);
+                }
+                let result = match &entry.sparse {
+                    None => copy(reader, out),
+                    Some(map) => tar::expand(map, &mut { reader }, &mut { &mut *out }),
+                };
+                failed = result.err();
+                Ok(false)
+            })?;
+            return failed.map_or(Ok(()), |error| Err(writing(error)));
+        };
+        let blob = &self.image.manifest.layers()[layer];
+        let (source, limits) = (self.image.source.as_ref(), Limits::default());
+        let what = format!("layer {layer}");
+        let entry = &toc.entries[number];
+        let mut whole = coracle_codec::digest::Hasher::new();
+        for chunk in &entry.chunks {
+            let stored: Box<dyn Read + Send> = if chunk.stored.end - chunk.stored.start > MAX_RANGE {
+                source.open_blob(blob, chunk.stored.start)?
+            } else {
+                match source.open_range(blob, chunk.stored.clone())? {
+                    Ranged::Part(bytes) => Box::new(io::Cursor::new(bytes)),
+                    Ranged::Whole(mut stream) => {
+                        let passed = io::copy(&mut (&mut stream).take(chunk.stored.start), &mut io::sink());
+                        passed.map_err(|error| failed(source, &what, error.into()))?;
+                        stream
+                    }
+                }
+            };
+            let stored = io::BufReader::with_capacity(1 << 17, stored);
+            let mut reader = ChunkReader::new(stored, place.family, chunk, &entry.name, &limits);
+            let mut piece = vec![0; 128 << 10];
+            loop {
+                let n = reader.read(&mut piece).map_err(|error| {
+                    let error = error.downcast().unwrap_or_else(coracle_codec::chunked::Error::Io);
+                    failed(source, &what, error)
+                })?;
+                if n == 0 {
+                    break;
+                }
+                whole.update(&piece[..n]);
+                out.write_all(&piece[..n]).map_err(writing)?;
+            }
+        }
+        let actual = whole.finish();
+        match entry.digest {
+            Some(expected) if actual != expected => Err(Error::Digest { expected, actual }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The content of a small file; `None` if there is no such file.
+    pub(super) fn small(&self, path: &[u8], limit: u64) -> Result<Option<Vec<u8>>, Error> {
+        match self.tree.resolve(path) {
+            Some(member) if member.kind == super::FileKind::File && member.size <= limit => {
+                let mut out = Vec::new();
+                self.read(member, &mut out)?;
+                Ok(Some(out))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The digest of the manifest.
+    pub(super) fn digest(&self) -> Digest {
+        self.image.manifest.digest()
+    }
+}
+
+fn copy(reader: &mut dyn Read, out: &mut dyn Write) -> io::Result<()> {
+    io::copy(reader, out).map(|_| ())
+}

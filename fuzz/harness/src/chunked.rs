@@ -1,0 +1,117 @@
+//! Tables of contents and tar-splits.
+
+use coracle_codec::chunked::{
+    ContentWriter, Entry, Family, Footer, Layer, Limits, Part, Piece, Place, TarSplit, Toc, stargz_footer,
+};
+use coracle_codec::compress::{ZstdWriter, ZstdWriterOptions};
+use coracle_codec::digest::Digest;
+
+const LIMITS: Limits =
+    Limits { stored: 1 << 20, decoded: 1 << 20, entries: 1000, tar: 1 << 24, window_log: 20 };
+/// Where contents end, for all inputs.
+const DATA_END: u64 = 1 << 32;
+
+/// Reads `data` as a TOC in JSON, and, behind a byte 0, as the lines of a tar-split; and all of it as a footer.
+///
+/// * Contents have chunks side by side that are as long as they are, in ranges that rise and lie before the documents.
+/// * No two names are the same, and none leads out of the tree.
+/// * Where TOC and tar-split agree, pieces are the whole tar: framing in its order, each content once.
+/// * Each family reads the same entries, or refuses; tighter bounds only refuse.
+/// * A footer that is read is written to the same.
+pub fn chunked_parse(data: &[u8]) {
+    if let Ok(footer) = Footer::parse(data)
+        && footer.split.is_some()
+    {
+        assert!(data.ends_with(&footer.to_bytes()), "a footer that changes");
+    }
+    if let Ok(offset) = stargz_footer(data, 1 << 20) {
+        assert!(offset > 0 && offset < 1 << 20);
+    }
+    let cut = data.iter().position(|byte| *byte == 0);
+    let (json, lines) = cut.map_or((data, &[][..]), |cut| (&data[..cut], &data[cut + 1..]));
+    let toc = Toc::parse(json, Family::Current, DATA_END, &LIMITS);
+    let _ = Toc::parse(json, Family::Stargz, DATA_END, &LIMITS).map(|toc| check(&toc));
+    let Ok(toc) = toc else { return };
+    check(&toc);
+    let tight = Limits { entries: toc.entries.len() as u64, ..LIMITS };
+    if let Ok(again) = Toc::parse(json, Family::Legacy, DATA_END, &tight) {
+        assert_eq!(again, toc);
+    }
+    let place =
+        Place { family: Family::Legacy, digest: Digest::of(b""), toc: None, split: None, size: DATA_END };
+    if let Some(layer) = Layer::without_split(toc.clone(), &place) {
+        let mut at = 0;
+        for piece in &layer.pieces {
+            match piece {
+                Piece::Glue(range) => {
+                    assert!(range.start == at && range.end <= DATA_END, "{range:?} at {at}");
+                }
+                Piece::Content { entry, .. } => {
+                    at = layer.toc.entries[*entry]
+                        .chunks
+                        .last()
+                        .unwrap_or_else(|| panic!("no chunk"))
+                        .stored
+                        .end;
+                }
+                Piece::Framing(_) => panic!("framing of a layer without any"),
+            }
+        }
+    }
+    let stored = frame(lines);
+    let part = Part { offset: 8, stored: stored.len() as u64, decoded: lines.len() as u64 };
+    let Ok(split) = TarSplit::read(&stored, &Digest::of(&stored), &part, &LIMITS) else { return };
+    let Ok(layer) = Layer::new(toc, split, &LIMITS) else { return };
+    let (mut framed, mut contents) = (0, Vec::new());
+    for piece in &layer.pieces {
+        match piece {
+            Piece::Framing(range) => {
+                assert_eq!(range.start, framed, "framing out of order");
+                framed = range.end;
+            }
+            Piece::Content { entry, crc } => {
+                assert!(crc.is_some(), "a content without its checksum");
+                contents.push(*entry);
+                let none = ContentWriter::new(std::io::sink(), &layer.toc.entries[*entry], *crc);
+                assert!(none.finish().is_err(), "no bytes are not the content");
+            }
+            Piece::Glue(_) => panic!("glue beside a tar-split"),
+        }
+    }
+    assert_eq!(framed, layer.framing.len());
+    let has_content = |entry: &(usize, &Entry)| !entry.1.chunks.is_empty();
+    let wanted: Vec<usize> =
+        layer.toc.entries.iter().enumerate().filter(has_content).map(|(number, _)| number).collect();
+    assert_eq!(contents, wanted, "each content once, in order");
+}
+
+fn check(toc: &Toc) {
+    let mut total = 0u64;
+    for entry in &toc.entries {
+        assert!(!entry.name.split('/').any(|part| part == ".."), "{:?}", entry.name);
+        let (mut offset, mut at) = (0, 0);
+        for chunk in &entry.chunks {
+            assert_eq!(chunk.offset, offset, "{:?}", entry.name);
+            assert!(chunk.size > 0 && chunk.digest.is_some(), "{:?}", entry.name);
+            assert!(chunk.stored.start >= at && chunk.stored.start < chunk.stored.end, "{:?}", chunk.stored);
+            assert!(chunk.stored.end <= DATA_END);
+            offset += chunk.size;
+            at = chunk.stored.start;
+        }
+        if !entry.chunks.is_empty() {
+            assert_eq!(offset, entry.size, "{:?}", entry.name);
+            total += entry.size;
+        }
+    }
+    assert!(total <= LIMITS.tar, "{total} bytes of contents");
+}
+
+fn frame(bytes: &[u8]) -> Vec<u8> {
+    let write = || {
+        let mut writer =
+            ZstdWriter::new(Vec::new(), ZstdWriterOptions { level: 1, ..ZstdWriterOptions::default() })?;
+        std::io::Write::write_all(&mut writer, bytes)?;
+        writer.finish()
+    };
+    write().unwrap_or_else(|error: std::io::Error| panic!("memory cannot fail: {error}"))
+}
