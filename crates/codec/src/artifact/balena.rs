@@ -209,7 +209,7 @@ mod tests {
             (json!({CONFIG: target}), 1, "the label io.resin.delta.base is missing"),
             (json!({BASE: 7, CONFIG: target}), 1, "annotation io.resin.delta.base is \"7\""),
             (json!({BASE: "sha256:1", CONFIG: target}), 1, "annotation io.resin.delta.base is \"sha256:1\""),
-            (json!({BASE: base, CONFIG: target}), 2, "1 diff_ids"),
+            (json!({BASE: base, CONFIG: target}), 2, "config lists 1 layers, manifest 2"),
             (json!({BASE: base, CONFIG: "{"}), 1, "config"),
             (json!({BASE: base, CONFIG: target, SIZES: "[1,2]"}), 1, "annotation dev.coracle.delta.sizes"),
             (json!({BASE: base, CONFIG: target, TARGET: "x"}), 1, "annotation dev.coracle.delta.target"),
