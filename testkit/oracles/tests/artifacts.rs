@@ -10,6 +10,7 @@ use coracle_codec::{compress, tardiff};
 use coracle_engine::Context;
 use coracle_engine::artifact::create::{Created, Request, To, run};
 use coracle_engine::image::{Environment, Sharing};
+use coracle_engine::trust::Trust;
 use coracle_oracles::oci_delta_rebuild;
 use coracle_registry::{Client, Settings};
 use coracle_testkit::image::{binary, mutate, text};
@@ -53,6 +54,7 @@ pub(crate) fn create(dir: &Path, architecture: &str, to: &str, version: tardiff:
         store: "/nonexistent/store".into(),
         now: 0,
         sharing: Sharing::default(),
+        trust: Trust::absent(),
     };
     let name = |folder: &str| format!("oci:{}", dir.join(folder).display()).parse().unwrap();
     let request = Request {
@@ -67,6 +69,8 @@ pub(crate) fn create(dir: &Path, architecture: &str, to: &str, version: tardiff:
         threads: NonZeroUsize::new(2).unwrap(),
         any_mode: false,
         again: false,
+        with_image: false,
+        classic: false,
     };
     run(&request, &environment, &Context { observer: &Quiet, temp_dir: dir.to_owned() }).unwrap()
 }
