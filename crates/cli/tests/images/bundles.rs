@@ -46,7 +46,7 @@ fn several_deltas_in_one_file() {
     let place = place();
     place.json("delta create oci:in/1:x oci:in/2:x oci:in/3:x -o out/app.bundle --codec native");
     for old in 1..=2 {
-        let store = format!("--store out/store{old}");
+        let store = format!("--store stores/{old}");
         pull(&place, &format!("oci:in/{old}:x --name localhost/app:{old} {store}"));
         let told = pull(&place, &format!("{NAME} --from-bundle out/app.bundle {store}"));
         assert_eq!(from(&told), ["store", "native"], "{told}");
@@ -56,7 +56,7 @@ fn several_deltas_in_one_file() {
     }
     // From nothing, there is nothing to start from.
     let error = place.fails(
-        &format!("pull {NAME} --from-bundle out/app.bundle --store out/none -q"),
+        &format!("pull {NAME} --from-bundle out/app.bundle --store stores/none -q"),
         3,
         "is not in it",
     );
@@ -67,10 +67,10 @@ fn several_deltas_in_one_file() {
 fn the_image_itself_on_request() {
     let place = place();
     place.json("delta create oci:in/2:x oci:in/3:x -o out/app.bundle --with-image");
-    let told = pull(&place, &format!("{NAME} --from-bundle out/app.bundle --store out/none"));
+    let told = pull(&place, &format!("{NAME} --from-bundle out/app.bundle --store stores/none"));
     assert_eq!(from(&told), ["full", "full"], "{told}");
-    pull(&place, "oci:in/2:x --name localhost/app:2 --store out/two");
-    let told = pull(&place, &format!("{NAME} --from-bundle out/app.bundle --store out/two"));
+    pull(&place, "oci:in/2:x --name localhost/app:2 --store stores/two");
+    let told = pull(&place, &format!("{NAME} --from-bundle out/app.bundle --store stores/two"));
     assert_eq!(from(&told), ["store", "tar-diff-1"], "{told}");
     // The same bytes again.
     place.json("delta create oci:in/2:x oci:in/3:x -o out/again.bundle --with-image");
@@ -101,9 +101,9 @@ fn a_bundle_for_something_else() {
     let at = bytes.windows(6).rposition(|window| window == b"tardf1").unwrap() + 300;
     bytes[at] ^= 1;
     place.put("out/bad.bundle", &bytes);
-    pull(&place, "oci:in/2:x --name localhost/app:2 --store out/store2");
+    pull(&place, "oci:in/2:x --name localhost/app:2 --store stores/2");
     place.fails(
-        &format!("pull {NAME} --from-bundle out/bad.bundle --store out/store2 -q"),
+        &format!("pull {NAME} --from-bundle out/bad.bundle --store stores/2 -q"),
         3,
         "is not in it",
     );
@@ -122,7 +122,7 @@ fn archives_of_docker_save_in_and_out_are_stable() {
     // And as a bundle: a delta between two archives, applied to one.
     place.json("copy oci:in/2:x docker-archive:out/old.tar:localhost/app:2");
     place.json("delta create docker-archive:out/old.tar docker-archive:out/a.tar -o out/app.bundle");
-    pull(&place, "docker-archive:out/old.tar --name localhost/app:2 --store out/store2");
-    let told = pull(&place, "localhost/app:3 --from-bundle out/app.bundle --store out/store2");
+    pull(&place, "docker-archive:out/old.tar --name localhost/app:2 --store stores/2");
+    let told = pull(&place, "localhost/app:3 --from-bundle out/app.bundle --store stores/2");
     assert_eq!(told["config"], config);
 }

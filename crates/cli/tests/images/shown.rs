@@ -89,7 +89,7 @@ fn failures() {
         ("copy oci:in/none:x oci:out/x:y", 3, "No such file"),
         ("copy oci:in/one:nope oci:out/x:y", 3, "it has: x"),
         ("copy --platform linux/s390x oci:in/many:x oci:out/x:y", 3, "linux/arm64"),
-        ("copy oci:in/one:x rootfs:out/tree", 2, "rootfs:"),
+        ("copy oci:in/one:x rootfs:in/one", 2, "no tree written by coracle"),
         ("copy oci:in/one:x docker-daemon:x", 10, "no such socket"),
         ("copy dir:in oci:out/x:y", 3, "manifest.json"),
         ("inspect oci:in/none:x", 3, "No such file"),
