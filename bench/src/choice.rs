@@ -17,12 +17,17 @@ pub struct Choice {
     pub tools: Vec<String>,
 }
 
+/// What is measured apart, by scripts of its own: images, pulls, links, conversions.
+const APART: [&str; 5] = ["image-", "pull-", "link-", "copy-", "convert-"];
+
 impl Choice {
     fn shows(&self, row: &Row) -> bool {
         let pair = self.pairs.is_empty() || self.pairs.contains(&row.pair);
         let tool = match self.tools.as_slice() {
-            // Deltas between images are measured apart: bench/deltas.
-            [] => !row.config.contains("effort") && !row.config.starts_with("image-"),
+            [] => {
+                let apart = APART.iter().any(|prefix| row.config.starts_with(prefix));
+                !apart && !row.config.contains("effort")
+            }
             words => words.iter().any(|word| selects(word, &row.tool, &row.config)),
         };
         pair && tool && row.pair != "-"

@@ -102,11 +102,7 @@ fn a_bundle_for_something_else() {
     bytes[at] ^= 1;
     place.put("out/bad.bundle", &bytes);
     pull(&place, "oci:in/2:x --name localhost/app:2 --store stores/2");
-    place.fails(
-        &format!("pull {NAME} --from-bundle out/bad.bundle --store stores/2 -q"),
-        3,
-        "is not in it",
-    );
+    place.fails(&format!("pull {NAME} --from-bundle out/bad.bundle --store stores/2 -q"), 3, "is not in it");
 }
 
 #[test]

@@ -141,9 +141,27 @@ fn a_delta_is_checked_without_a_network() {
     assert_eq!(applied["trust"]["verdict"], "signed");
     let shown = site.json("inspect --verify --key in/keys/ours.pub out/delta.tar");
     assert_eq!((&shown["holds"], &shown["documents"][0]["kind"]), (&json!(true), &json!("target")));
+    let first = site.place.path("in/keys/first.pub");
+    fs::copy(&key.public, &first).unwrap();
     Key::new(&site.place.path("in/keys"), "ours", Kind::P256).unwrap();
     let other = apply.replace("out/new", "out/other");
     site.place.fails(&other, 11, "no key verifies it");
+    // The same file as a bundle, under the name that the image has in the registry.
+    let of_registry = |key: &std::path::Path| {
+        let requirement = json!({ "type": "sigstoreSigned", "keyPath": key,
+            "signedIdentity": { "type": "matchRepository" } });
+        let policy = json!({ "default": [{ "type": "reject" }], "transports": { "docker": { &name: [requirement] },
+            "oci": { "": [{ "type": "insecureAcceptAnything" }] } } });
+        site.place.put("in/policy.json", policy.to_string());
+    };
+    let pull = format!(
+        "pull --signature-policy in/policy.json {name}:2 --from-bundle out/delta.tar --source oci:in/old:x"
+    );
+    of_registry(&site.place.path("in/keys/ours.pub"));
+    site.place.fails(&pull, 11, "no key verifies it");
+    of_registry(&first);
+    let told = pulled(&site, &pull);
+    assert_eq!((&told["trust"]["verdict"], &told["digest"]), (&json!("signed"), &json!(digest)));
 }
 
 /// The same policy file gives the same verdict. Debian's skopeo reads requirements for signatures and refuses to check
