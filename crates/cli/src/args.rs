@@ -576,6 +576,9 @@ pub struct Pull {
     /// Of an index the image for this platform [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<Platform>,
+    /// Of an index the images for all platforms
+    #[arg(long, conflicts_with_all = ["platform", "to", "from_bundle"])]
+    pub all_platforms: bool,
     /// Only show what would be fetched
     #[arg(long)]
     pub dry_run: bool,

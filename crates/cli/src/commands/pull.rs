@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use coracle_engine::image::{ImageName, Sharing, Transport, store_beside};
 use coracle_engine::pull::plan::{Prices, Way};
+use coracle_engine::pull::platforms::run_all as pull_all;
 use coracle_engine::pull::update::{Updated, update as update_all};
 use coracle_engine::pull::{
     Event, FellBack, From, Made, Planned, PlannedLayer, Pulled, Request, run as pull,
@@ -88,6 +89,10 @@ pub fn run(args: &Pull) -> Result<(), Failure> {
         (request.keep, request.private) = (true, true);
     }
     let tell = |event: &Event<'_>| tell(None, event, shared.json, shared.quiet, stdout_taken);
+    if args.all_platforms {
+        let all = watched(shared, false, |context| pull_all(&request, &environment, context, &tell))?;
+        return all_told(&all, args.dry_run, &Cost::since(start), shared);
+    }
     let pulled = watched(shared, stdout_taken, |context| pull(&request, &environment, context, &tell))?;
     let cost = Cost::since(start);
     if shared.json {
@@ -96,6 +101,20 @@ pub fn run(args: &Pull) -> Result<(), Failure> {
         say(&out.to_string(), stdout_taken);
     } else if !shared.quiet {
         say(&format!("{}took {}", pulled_text(&pulled, args.dry_run), cost.text()), stdout_taken);
+    }
+    Ok(())
+}
+
+/// Tells what came of images for several platforms.
+fn all_told(all: &[Pulled], dry_run: bool, cost: &Cost, shared: &Shared) -> Result<(), Failure> {
+    if shared.json {
+        let images: Vec<Value> = all.iter().map(|pulled| pulled_json(pulled, dry_run)).collect();
+        let mut out = json!({ "kind": "pull-all", "images": images });
+        cost.add_to(&mut out);
+        say(&out.to_string(), false);
+    } else if !shared.quiet {
+        let texts: Vec<String> = all.iter().map(|pulled| pulled_text(pulled, dry_run) + "\n").collect();
+        say(&format!("{}took {}", texts.concat(), cost.text()), false);
     }
     Ok(())
 }

@@ -17,3 +17,4 @@ mod rootfs;
 mod shown;
 mod site;
 mod trust;
+mod updates;

@@ -204,7 +204,7 @@ const OTHERWISE: [&str; 10] = [
 #[test]
 fn archives_of_every_kind_are_extracted_as_gnu_tar_does_or_refused_with_nothing_left() {
     let place = Place::new();
-    let (mut same, mut refused) = (0, 0);
+    let (mut same, mut refused, mut by_umoci) = (0, 0, 0);
     for case in Golden::built_in().tar().unwrap() {
         let (name, tar) = (&case.name, case.tar().unwrap());
         layout(&place, "in/image", std::slice::from_ref(&tar));
@@ -226,6 +226,14 @@ fn archives_of_every_kind_are_extracted_as_gnu_tar_does_or_refused_with_nothing_
                 assert_same(&ours, &tree, &implied(&ours, &tar));
                 same += 1;
             }
+            let mut command = Command::new(tool("umoci").unwrap());
+            command.args(["raw", "unpack", "--image", "in/image:x"]).arg(theirs.path().join("umoci"));
+            let unpacked = run_bounded(command.current_dir(place.path("")), LIMIT).unwrap();
+            if unpacked.status.success() {
+                let umoci = theirs.path().join("umoci");
+                assert_same(&ours, &umoci, &implied(&ours, &tar));
+                by_umoci += 1;
+            }
         } else {
             assert!(!ours.exists(), "{name}: {ran:?}");
             assert!(
@@ -241,7 +249,10 @@ fn archives_of_every_kind_are_extracted_as_gnu_tar_does_or_refused_with_nothing_
             fs::remove_dir_all(entry.unwrap().path()).unwrap();
         }
     }
-    assert!(same >= 25 && refused >= 10, "{same} the same, {refused} refused");
+    assert!(
+        same >= 25 && refused >= 10 && by_umoci >= 25,
+        "{same} the same, {refused} refused, {by_umoci} as umoci"
+    );
 }
 
 /// Folders that no member of the tar names.

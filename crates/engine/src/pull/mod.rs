@@ -10,6 +10,7 @@
 //! | `make` | does what the plan says |
 //! | `elsewhere` | other places than the store that it goes to |
 //! | `balena` | delta images of balenaEngine, which lead to another image |
+//! | [`platforms`] | an image for all platforms |
 //! | [`update`] | all tracked images |
 
 mod balena;
@@ -19,6 +20,7 @@ mod elsewhere;
 mod job;
 mod make;
 pub mod plan;
+pub mod platforms;
 pub mod update;
 
 use std::num::NonZeroUsize;
