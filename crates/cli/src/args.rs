@@ -56,7 +56,8 @@ pub enum Command {
     ///
     /// Images are named as in containers-transports(5): docker://NAME, or just NAME, in a registry; oci:PATH or
     /// oci:PATH:NAME; oci-archive:PATH; docker-archive:PATH; dir:PATH; docker-daemon:NAME; containers-storage:NAME; and
-    /// rootfs:PATH for a tree of files. Manifests are copied byte for byte, so digests are kept; where the destination cannot keep them, that is said. What was interrupted goes on when it is run again.
+    /// rootfs:PATH for a tree of files. Manifests are copied byte for byte, so digests are kept; where the destination
+    /// cannot keep them, that is said. What was interrupted goes on when it is run again.
     Copy(Copy),
     /// Copy an image with its layers compressed otherwise.
     ///
