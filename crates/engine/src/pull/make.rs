@@ -49,6 +49,10 @@ struct Ready {
     hints: Vec<coracle_store::Layer>,
 }
 
+/// Layers that are made from librsync deltas at a time: each reads all over the image that it starts from, so each takes
+/// memory for that, and devices have little.
+const RSYNC_JOBS: usize = 2;
+
 /// A source that could not be opened is the reason for all that would have started from it.
 type Opened = Result<Arc<Ready>, String>;
 
@@ -61,7 +65,9 @@ impl Work<'_> {
         // An image on the way that fails must not stop the others.
         let own = Stop::new();
         let stop = if fall_back { &self.progress.stop } else { &own };
-        in_parallel(&numbers, self.request.jobs.get(), stop, |&number| {
+        let by_rsync = job.used().any(|deltas| deltas.dialect == Dialect::Balena);
+        let jobs = if by_rsync { self.request.jobs.get().min(RSYNC_JOBS) } else { self.request.jobs.get() };
+        in_parallel(&numbers, jobs, stop, |&number| {
             let layer = self.layer(job, number, &opened, fall_back)?;
             // Images on the way are nobody's.
             if fall_back {
