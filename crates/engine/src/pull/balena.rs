@@ -8,7 +8,6 @@ use coracle_codec::oci::{Descriptor, Document, Manifest, Reference, media_type};
 use coracle_store::Ref;
 
 use super::discover::patiently;
-use super::elsewhere::There;
 use super::job::{Job, Planner, config_here};
 use super::{Documents, Pull, Pulled, Ready};
 use crate::Error;
@@ -83,11 +82,7 @@ impl Pull<'_> {
             (pulled.up_to_date, pulled.notes) = (true, notes);
             return Ok((pulled, None));
         }
-        if self.request.private {
-            self.remove_damaged()?;
-        }
-        let mut others = self.others()?;
-        others.extend(there.and_then(There::image));
+        let others = self.others(there)?;
         let (job, found) =
             self.balena_plan(&pulled.name, delta, image, full.as_ref().map(|full| &full.manifest), &others)?;
         pulled.notes = notes.into_iter().chain(found).collect();
@@ -110,10 +105,7 @@ impl Pull<'_> {
             None => self.put_together(delta, image)?,
         };
         (pulled.root, pulled.digest) = (documents.root.digest(), documents.manifest.digest());
-        if named {
-            self.publish(&pulled.name, &documents, held)?;
-        }
-        let ready = Ready { name: pulled.name.clone(), config: image.target.raw().clone(), named };
+        let ready = self.ready(&pulled.name, &documents, held, named)?;
         Ok((pulled, Some(ready)))
     }
 

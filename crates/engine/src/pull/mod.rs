@@ -312,22 +312,29 @@ impl Pull<'_> {
         if pulled.up_to_date {
             return Ok((pulled, None));
         }
-        if self.request.private {
-            self.remove_damaged()?;
-        }
-        let mut others = self.others()?;
-        others.extend(there.and_then(There::image));
+        let others = self.others(there)?;
         let spooled = self.spooled(source);
         let (job, notes) = self.plan(&pulled.name, &documents, &others, &spooled, latency)?;
         pulled.notes = notes;
         if !self.make(&mut pulled, &spooled, &job, &others)? {
             return Ok((pulled, None));
         }
-        if named {
-            self.publish(&pulled.name, &documents, held)?;
-        }
-        let ready = Ready { name: pulled.name.clone(), config: documents.config.raw().clone(), named };
+        let ready = self.ready(&pulled.name, &documents, held, named)?;
         Ok((pulled, Some(ready)))
+    }
+
+    /// What is in the store now, under its name if it is to have one.
+    fn ready(
+        &self,
+        name: &Reference,
+        documents: &Documents,
+        held: Option<Ref>,
+        named: bool,
+    ) -> Result<Ready, Error> {
+        if named {
+            self.publish(name, documents, held)?;
+        }
+        Ok(Ready { name: name.clone(), config: documents.config.raw().clone(), named })
     }
 
     /// A source that keeps in the store what is read of it.
@@ -482,13 +489,18 @@ impl Pull<'_> {
                 .all(|diff_id| self.store.layer(diff_id).is_ok_and(|layer| layer.is_some()))
     }
 
-    /// The other sources.
-    fn others(&self) -> Result<Vec<Image>, Error> {
+    /// The sources besides the store, what is where the image goes to among them; and the store without damage, if others
+    /// may have changed it.
+    fn others(&self, there: Option<There>) -> Result<Vec<Image>, Error> {
+        if self.request.private {
+            self.remove_damaged()?;
+        }
         let open = |name: &ImageName| {
             let platform = self.request.platform.as_ref();
             Image::open(name, platform, self.environment, &self.progress.stop, self.context)
         };
-        self.request.sources.iter().map(open).collect()
+        let named = self.request.sources.iter().map(open);
+        named.chain(there.and_then(There::image).map(Ok)).collect()
     }
 
     fn plan(

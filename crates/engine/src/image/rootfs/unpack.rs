@@ -172,11 +172,10 @@ impl Unpacker {
             return Ok(());
         }
         let path = inside(&entry.name)?;
-        let Some(name) = path.rsplit(|&b| b == b'/').next().filter(|name| !name.is_empty()) else {
+        let (above, name) = split(&path);
+        if name.is_empty() {
             return self.top(entry);
-        };
-        let above = &path[..path.len() - name.len()];
-        let above = above.strip_suffix(b"/").unwrap_or(above);
+        }
         let text = |error: io::Error| error.to_string();
         if name.starts_with(WHITEOUT) {
             return self.whiteout(above, name).map_err(text);
@@ -187,7 +186,8 @@ impl Unpacker {
         if entry.kind == Kind::Directory {
             self.folder(entry, &path, &folder, name, found).map_err(text)?;
         } else {
-            if entry.kind == Kind::Hardlink && self.is_itself(entry, &path)? {
+            // GNU tar writes a link to itself when it is told the same file twice.
+            if entry.kind == Kind::Hardlink && inside(&entry.link_name)? == path {
                 return Ok(());
             }
             match found {
@@ -239,11 +239,6 @@ impl Unpacker {
         Ok(())
     }
 
-    /// Whether a hardlink names itself: GNU tar writes such a thing when it is told the same file twice.
-    fn is_itself(&mut self, entry: &Entry, path: &[u8]) -> Result<bool, String> {
-        Ok(inside(&entry.link_name)? == path)
-    }
-
     fn other<R: Read>(
         &mut self,
         entry: &Entry,
@@ -258,10 +253,9 @@ impl Unpacker {
         let node = match entry.kind {
             Kind::Hardlink => {
                 let target = inside(&entry.link_name)?;
-                let other = target.rsplit(|&b| b == b'/').next().unwrap_or_default();
-                let above = &target[..target.len() - other.len()];
+                let (above, other) = split(&target);
                 let missing = || format!("there is no {}", entry.link_name.escape_ascii());
-                let above = self.tree.folder(above.strip_suffix(b"/").unwrap_or(above)).map_err(text)?;
+                let above = self.tree.folder(above).map_err(text)?;
                 let above = above.filter(|_| !other.is_empty()).ok_or_else(missing)?;
                 if above.look(other).map_err(text)?.is_none() {
                     return Err(missing());
@@ -445,6 +439,14 @@ fn inside(name: &[u8]) -> Result<Vec<u8>, String> {
         return Err("its name has a NUL byte".into());
     }
     Ok(tar::lexical_path(name))
+}
+
+/// The folder that a path of [`inside`] is in, and its name there.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
+    }
 }
 
 /// Writes the content of a member.
