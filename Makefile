@@ -48,7 +48,7 @@ fmt: ## formats the sources
 lint: ## format, clippy, shellcheck if it is there; changes nothing
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --keep-going -- -D warnings
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/run .ci/setup .ci/dist demo/packages demo/run bench/corpus bench/instructions bench/run-all; \
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run .ci/setup .ci/dist .ci/debian13 demo/packages demo/run bench/corpus bench/instructions bench/run-all; \
 	else echo 'shellcheck is not installed: scripts not checked'; fi
 
 docs-check: ## links, cited paths and sections, lengths and words; then the API documentation

@@ -149,6 +149,7 @@ struct Rule {
 pub struct Faults {
     rules: Mutex<VecDeque<Rule>>,
     log: Mutex<Vec<Request>>,
+    answers: Mutex<Vec<(Request, u16, u64)>>,
     sent: AtomicU64,
 }
 
@@ -176,9 +177,15 @@ impl Faults {
         locked(&self.log).clone()
     }
 
+    /// The requests that were answered so far, with the status and the length of the body.
+    pub fn answers(&self) -> Vec<(Request, u16, u64)> {
+        locked(&self.answers).clone()
+    }
+
     /// Forgets the requests so far.
     pub fn forget(&self) {
         locked(&self.log).clear();
+        locked(&self.answers).clear();
         self.sent.store(0, Ordering::SeqCst);
     }
 
@@ -285,7 +292,8 @@ fn serve(stream: &TcpStream, service: &dyn Service, faults: &Faults) -> io::Resu
     let mut output = stream.try_clone()?;
     while let Some(mut request) = read_head(&mut input)? {
         let fault = faults.take(&request.method, &whole(&request));
-        locked(&faults.log).push(request.clone());
+        let asked = request.clone();
+        locked(&faults.log).push(asked.clone());
         if let Some(Fault::CutRequest(n)) = fault {
             let mut some = vec![0; n];
             input.read_exact(&mut some)?;
@@ -323,6 +331,7 @@ fn serve(stream: &TcpStream, service: &dyn Service, faults: &Faults) -> io::Resu
         if request.cut {
             return Ok(());
         }
+        locked(&faults.answers).push((asked, answer.status, answer.body.len() as u64));
         if !write_answer(&mut output, &request, answer, fault.as_ref(), faults)? {
             return Ok(());
         }

@@ -15,6 +15,7 @@
 //! - [`http`]: a server whose answers can be spoiled; [`registry`]: a registry in memory behind it; [`forward`]: any
 //!   other registry behind it
 //! - [`signing`]: keys and signatures of images, made by openssl
+//! - [`debian13`]: podman and skopeo of Debian 13
 //! - [`service`]: docker-registry, dockerd and containerd, started for one test
 
 use std::io;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+pub mod debian13;
 pub mod forward;
 pub mod golden;
 pub mod http;

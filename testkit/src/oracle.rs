@@ -42,6 +42,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("tar", "tar"),
     ("umoci", "umoci"),
     ("umount", "mount"),
+    ("unshare", "util-linux"),
     ("xz", "xz-utils"),
     ("zstd", "zstd"),
 ];

@@ -1,6 +1,7 @@
 //! Chunked images, with the programs that read and write them.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use serde_json::Value;
 use super::site::{LIMIT, PODMAN_RUN, Site, docker, podman, program, storage_conf};
 
 /// A program that runs, and files of which a few differ between versions.
-fn version(number: u64) -> Bundle {
+pub fn version(number: u64) -> Bundle {
     let mut layers = runnable_layers().unwrap();
     let mut files = TarBuilder::new();
     files.file("etc/.wh.removed", "").file("version", format!("{number}\n")).dir("srv");
@@ -31,7 +32,7 @@ fn version(number: u64) -> Bundle {
 }
 
 /// Versions 1 and 2 in the registry, converted with these options.
-fn published(site: &Site, options: &str) {
+pub fn published(site: &Site, options: &str) {
     for number in 1..=2 {
         version(number).write_layout(&site.place.path(&format!("in/v{number}")), "image").unwrap();
         let told = site.json(&format!(
@@ -42,12 +43,12 @@ fn published(site: &Site, options: &str) {
 }
 
 /// The registry, and what was asked of it.
-fn watched(site: &Site) -> Server {
+pub fn watched(site: &Site) -> Server {
     Server::start(Arc::new(Forward::new(&site.registry.host()))).unwrap()
 }
 
 /// Bytes of the ranges of blobs that were asked for, and requests for whole blobs.
-fn asked(server: &Server) -> (u64, usize) {
+pub fn asked(server: &Server) -> (u64, usize) {
     let requests = server.faults().requests();
     let blobs = requests.iter().filter(|r| r.method == "GET" && r.path.contains("/blobs/"));
     let (ranged, whole): (Vec<&Request>, Vec<&Request>) = blobs.partition(|r| r.header("range").is_some());
@@ -62,28 +63,42 @@ fn asked(server: &Server) -> (u64, usize) {
     (ranged.into_iter().map(bytes).sum(), whole.len())
 }
 
+/// Lets podman pull in parts.
+pub fn allow_parts(conf: &Path) {
+    let text = fs::read_to_string(conf).unwrap();
+    let options = "[storage.options]\npull_options = {enable_partial_images = \"true\", use_hard_links = \"false\", ostree_repos = \"\"}\n";
+    fs::write(conf, text + options).unwrap();
+}
+
+/// Has podman pull version 1, then 2, and run them; gives the names of the images. Nothing but the config may come whole.
+pub fn pulled_in_parts(server: &Server, podman: impl Fn(&str) -> String, run: &str) -> [String; 2] {
+    let mut bytes = Vec::new();
+    let names = [1, 2].map(|number| {
+        server.faults().forget();
+        let name = format!("{}/app:{number}", server.host());
+        podman(&format!("pull -q --tls-verify=false {name}"));
+        assert_eq!(podman(&format!("{run} {name}")), format!("{number}\n"));
+        let (ranged, whole) = asked(server);
+        assert_eq!(whole, 1, "version {number}");
+        for (request, status, _) in server.faults().answers() {
+            assert!(request.header("range").is_none() || status == 206, "{request:?}: {status}");
+        }
+        bytes.push(ranged);
+        name
+    });
+    assert!(bytes[1] * 4 < bytes[0], "{bytes:?}");
+    names
+}
+
 /// podman 4.3 of Debian 12 pulls in parts what we wrote for it, and runs it.
 #[test]
 fn podman_before_2024_pulls_our_layers_in_parts() {
     let site = Site::new();
     published(&site, "--compression zstd:chunked --compat podman4");
     let conf = storage_conf(&site.place.path("storage"));
-    let text = fs::read_to_string(&conf).unwrap();
-    let options = "[storage.options]\npull_options = {enable_partial_images = \"true\", use_hard_links = \"false\", ostree_repos = \"\"}\n";
-    fs::write(&conf, text + options).unwrap();
+    allow_parts(&conf);
     let server = watched(&site);
-    let mut bytes = Vec::new();
-    for number in 1..=2 {
-        server.faults().forget();
-        let name = format!("{}/app:{number}", server.host());
-        podman(&conf, &format!("pull -q --tls-verify=false {name}"));
-        assert_eq!(podman(&conf, &format!("{PODMAN_RUN} {name}")), format!("{number}\n"));
-        let (ranged, whole) = asked(&server);
-        // The config alone.
-        assert_eq!(whole, 1, "version {number}");
-        bytes.push(ranged);
-    }
-    assert!(bytes[1] * 4 < bytes[0], "{bytes:?}");
+    pulled_in_parts(&server, |line| podman(&conf, line), PODMAN_RUN);
     podman(&conf, "rmi -a -f");
 }
 
@@ -104,10 +119,16 @@ fn layers_of_skopeo_come_in_parts() {
         command.args(["-m", "--propagation", "private", "sh", "-ec", &line]).current_dir(site.place.path(""));
         run_ok(&mut command, LIMIT).unwrap();
     }
-    let server = watched(&site);
+    we_pull_in_parts(&site, "");
+}
+
+/// Pulls version 1, then 2: of the second layer of that a small part alone, and the image is the one that was built.
+pub fn we_pull_in_parts(site: &Site, suffix: &str) {
+    let server = watched(site);
     let pull = |number: u64| {
         server.faults().forget();
-        let ran = site.place.ok(&format!("pull --tls-verify=false {}/app:{number} --json", server.host()));
+        let line = format!("pull --tls-verify=false {}/app:{number}{suffix} --json", server.host());
+        let ran = site.place.ok(&line);
         serde_json::from_str::<Value>(ran.text().lines().last().unwrap()).unwrap()
     };
     pull(1);
@@ -120,13 +141,19 @@ fn layers_of_skopeo_come_in_parts() {
     assert_eq!((whole.0, others), (0, 1), "the config is fetched whole");
     let full = told["plan"]["layers"][1]["full_bytes"].as_u64().unwrap();
     assert!(bytes * 3 < full, "{bytes} of {full}");
-    // The image is the one that a full pull gives.
+    let parts =
+        server.faults().answers().into_iter().filter(|(request, ..)| request.header("range").is_some());
+    let sent: Vec<(u16, u64)> = parts.map(|(_, status, bytes)| (status, bytes)).collect();
+    assert!(sent.iter().all(|(status, _)| *status == 206), "{sent:?}");
+    assert_eq!(sent.iter().map(|(_, bytes)| bytes).sum::<u64>(), bytes);
+    // The image is the one that a full pull gives: the program compares each layer with its config.
     site.program(&format!(
-        "skopeo copy --quiet --src-tls-verify=false docker://{}/app:2 oci:out/full:x",
+        "skopeo copy --quiet --src-tls-verify=false docker://{}/app:2{suffix} oci:out/full{suffix}:x",
         site.registry.host()
     ));
-    let config = version(2).blobs.iter().map(|blob| crate::place::digest(blob)).any(|d| told["config"] == d);
-    assert!(config, "the config of the image as it was built");
+    let config = told["config"].as_str().unwrap().replace(':', "/");
+    let kept = version(2).blobs.iter().any(|blob| crate::place::digest(blob) == told["config"]);
+    assert!(kept && site.place.path(&format!("out/full{suffix}/blobs/{config}")).is_file(), "{told}");
 }
 
 /// Whoever knows nothing of chunks reads our layers as plain zstd or gzip.

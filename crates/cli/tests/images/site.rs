@@ -81,12 +81,15 @@ pub fn program(line: &str, dir: &Path) -> String {
 
 /// A configuration of podman whose images lie in `dir`.
 pub fn storage_conf(dir: &Path) -> std::path::PathBuf {
+    storage_conf_seen_at(dir, &dir.display().to_string())
+}
+
+/// The same for a podman that sees `dir` under another path.
+pub fn storage_conf_seen_at(dir: &Path, seen: &str) -> std::path::PathBuf {
     fs::create_dir_all(dir).unwrap();
     let file = dir.join("storage.conf");
-    let text = format!(
-        "[storage]\ndriver = \"overlay\"\ngraphroot = \"{0}/root\"\nrunroot = \"{0}/run\"\n",
-        dir.display()
-    );
+    let text =
+        format!("[storage]\ndriver = \"overlay\"\ngraphroot = \"{seen}/root\"\nrunroot = \"{seen}/run\"\n");
     fs::write(&file, text).unwrap();
     file
 }
