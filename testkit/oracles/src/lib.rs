@@ -3,8 +3,10 @@
 //! A crate of its own because the `oci-delta` crate links OpenSSL: building this needs the Debian packages
 //! `libssl-dev` and `pkg-config`, which nothing else in the workspace does. It is no default member.
 
+mod chunked;
 mod composefs;
 
+pub use chunked::{ChunkedView, zstd_chunked_view};
 pub use composefs::{Pulled, composefs_pull};
 
 use std::fs::File;

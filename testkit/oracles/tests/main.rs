@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod artifacts;
+mod chunked;
 mod composefs;
 mod golden;
 mod written;
