@@ -17,5 +17,6 @@ mod restarts;
 mod rootfs;
 mod shown;
 mod site;
+mod stargz;
 mod trust;
 mod updates;

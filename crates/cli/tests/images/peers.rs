@@ -16,7 +16,7 @@ use super::site::{LIMIT, PODMAN_RUN, Site, podman, storage_conf_seen_at};
 const RUN: &str = "run --rm --network=none --ulimit nofile=1024:1024 --ulimit nproc=1024:1024";
 
 /// Runs a program of Debian 13, which must succeed; gives what it printed.
-fn newer(site: &Site, line: &str) -> String {
+pub fn newer(site: &Site, line: &str) -> String {
     newer_with(site, line, &[])
 }
 
