@@ -57,7 +57,7 @@ pub fn layer_of(blob: &[u8], layer: &Descriptor, limits: &Limits) -> Result<(Pla
 }
 
 /// The content of an entry, chunk by chunk.
-fn content(blob: &[u8], family: Family, layer: &Toc, entry: usize) -> Result<Vec<u8>, Error> {
+pub fn content(blob: &[u8], family: Family, layer: &Toc, entry: usize) -> Result<Vec<u8>, Error> {
     let entry = &layer.entries[entry];
     let mut out = Vec::new();
     for chunk in &entry.chunks {

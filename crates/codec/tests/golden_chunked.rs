@@ -15,7 +15,7 @@ use coracle_testkit::image::text;
 use coracle_testkit::tar_builder::TarBuilder;
 use serde_json::{Value, json};
 
-use crate::chunked::{decoded, described, rebuild, toc_of};
+use crate::chunked::{content, decoded, described, rebuild, toc_of};
 
 type Annotations = BTreeMap<String, String>;
 /// Name, blob with its annotations, and the start of the error.
@@ -293,6 +293,33 @@ fn good_layers() {
         if case.name != "estargz" {
             let tar = rebuild(&blob, &layer, &Limits::default()).unwrap();
             assert_eq!(case.json["diff_id"], Digest::of(&tar).to_string(), "{}", case.name);
+        }
+    }
+}
+
+/// What other programs made of the same tar.
+#[test]
+fn layers_of_peers() {
+    let contents =
+        [Digest::of(&text(1, 300)), Digest::of(&[text(2, 200), vec![0; 3000], text(3, 50)].concat())];
+    let cases = Golden::built_in().cases::<Value>("chunked/peers").unwrap();
+    assert_eq!(cases.len(), 4);
+    for case in cases {
+        let blob = case.read("blob").unwrap();
+        let layer = described(&blob, annotations(&case.json));
+        let diff_id = Digest::of(&decoded(&blob)).to_string();
+        assert_eq!(case.json["diff_id"], diff_id, "{}", case.name);
+        let (place, toc) = toc_of(&blob, &layer, &Limits::default()).unwrap();
+        let mut found = Vec::new();
+        for (number, entry) in toc.entries.iter().enumerate().filter(|(_, entry)| entry.size > 1) {
+            let bytes = content(&blob, place.family, &toc, number).unwrap();
+            assert_eq!(Some(Digest::of(&bytes)), entry.digest, "{}: {}", case.name, entry.name);
+            found.extend(entry.digest);
+        }
+        assert_eq!(found, contents, "{}", case.name);
+        if place.split.is_some() {
+            let tar = rebuild(&blob, &layer, &Limits::default()).unwrap();
+            assert_eq!(diff_id, Digest::of(&tar).to_string(), "{}", case.name);
         }
     }
 }

@@ -34,13 +34,31 @@ impl<'a> ChunkReader<'a> {
         limits: &Limits,
     ) -> Self {
         let decoded: Box<dyn Read + 'a> = match family {
-            Family::Stargz => Box::new(flate2::bufread::GzDecoder::new(stored)),
+            // Behind the member with the chunk others may follow before the next chunk.
+            Family::Stargz => Box::new(flate2::bufread::MultiGzDecoder::new(stored)),
             Family::Current | Family::Legacy => {
                 Box::new(ZstdReader::new(stored, limits.window_log, FrameEnd::Continue))
             }
         };
         let digest = chunk.digest.map(|digest| (digest, Hasher::new()));
         ChunkReader { decoded, left: chunk.size, skip: chunk.inner, digest, name }
+    }
+
+    /// Of eStargz, what stands behind the chunk in its range: up to the next content of the tar. `limit` bytes are
+    /// allowed.
+    ///
+    /// # Errors
+    /// It is longer, or cannot be read; the chunk was not read to its end.
+    pub fn rest(mut self, limit: u64) -> Result<Vec<u8>, Error> {
+        if self.left > 0 || self.digest.is_some() {
+            return Err(self.short().into());
+        }
+        let mut out = Vec::new();
+        let actual = (&mut self.decoded).take(limit.saturating_add(1)).read_to_end(&mut out)? as u64;
+        if actual > limit {
+            return Err(Error::TooLarge { what: "what stands between contents", actual, limit });
+        }
+        Ok(out)
     }
 
     fn short(&self) -> io::Error {

@@ -13,7 +13,7 @@ use crate::tar::{self, Reader};
 use super::place::stargz_footer_bytes;
 use super::toc::{TocWriter, compare};
 use super::write::{Capture, Names};
-use super::{Chunk, Entry, Error, Family, Limits, Options, Place, STARGZ_SIZE, Toc, Written};
+use super::{Chunk, Entry, Error, Family, Layer, Limits, Options, Piece, Place, STARGZ_SIZE, Toc, Written};
 
 /// Name of the TOC in the tar.
 const TOC_NAME: &str = "stargz.index.json";
@@ -41,6 +41,57 @@ pub fn read_stargz_toc(member: &[u8], place: &Place, offset: u64, limits: &Limit
     tar.read_to_end(&mut json)?;
     compare("the TOC", &json, &place.digest)?;
     Toc::parse(&json, Family::Stargz, offset, limits)
+}
+
+/// The end of the tar of an eStargz layer, out of the gzip member with the TOC, which is its last file.
+///
+/// # Errors
+/// It is longer than a TOC may be, or cannot be read.
+pub fn read_stargz_end(member: &[u8], limits: &Limits) -> Result<Vec<u8>, Error> {
+    // Headers and padding come to the TOC.
+    let limit = limits.decoded.saturating_add(64 << 10);
+    let (mut rest, mut end) = (member, Vec::new());
+    let actual = GzDecoder::new(&mut rest).take(limit + 1).read_to_end(&mut end)? as u64;
+    if actual > limit {
+        return Err(Error::TooLarge { what: "the end of the tar", actual, limit });
+    }
+    if !rest.is_empty() {
+        return Err(Error::Footer("something stands between the TOC and it"));
+    }
+    Ok(end)
+}
+
+impl Layer {
+    /// Puts the end of an eStargz tar in place of the one that was predicted, zeros behind the last member. `None` if
+    /// together they are too large.
+    #[must_use]
+    pub fn with_stargz_end(mut self, end: &[u8], limits: &Limits) -> Option<Layer> {
+        let mut before = 0;
+        let mut contents = 0u64;
+        for piece in &self.pieces {
+            match piece {
+                Piece::Content { entry, .. } => {
+                    let size = self.toc.entries.get(*entry)?.size;
+                    (before, contents) = (padding(size), contents.checked_add(size)?);
+                }
+                Piece::Framing(_) => {}
+                Piece::Glue(_) => return None,
+            }
+        }
+        let Some(Piece::Framing(last)) = self.pieces.last_mut() else { return None };
+        // The padding of the last content stays, and no header is all zeros.
+        let block = tar::BLOCK as usize;
+        let mut kept = last.end;
+        while kept >= last.start + before + block && self.framing[kept - block..kept].iter().all(|b| *b == 0)
+        {
+            kept -= block;
+        }
+        self.framing.truncate(kept);
+        self.framing.extend_from_slice(end);
+        last.end = self.framing.len();
+        let size = contents.checked_add(self.framing.len() as u64)?;
+        (size <= limits.tar).then_some(self)
+    }
 }
 
 /// Writes gzip members into `out`.
