@@ -12,6 +12,7 @@ mod golden_tar;
 mod golden_tardiff;
 mod golden_trust;
 mod native;
+mod predict;
 mod round_trip;
 mod rsync;
 mod sources;

@@ -73,7 +73,7 @@ impl Client {
         Ok(stream)
     }
 
-    fn stream(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<BlobStream, Error> {
+    pub(crate) fn stream(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<BlobStream, Error> {
         let reference = repository.with_digest(blob.digest);
         Ok(BlobStream {
             places: self.sources(&reference)?,
@@ -313,6 +313,12 @@ impl BlobStream {
     }
 
     async fn ask(&self, range: Option<Range<u64>>) -> Result<Response, Error> {
+        // Closed: some registries answer 416 to an open one.
+        self.ask_for(range.map(|range| format!("bytes={}-{}", range.start, range.end - 1))).await
+    }
+
+    /// Asks the place in use for what a `Range` header says.
+    pub(crate) async fn ask_for(&self, range: Option<String>) -> Result<Response, Error> {
         let Some(place) = self.places.get(self.place) else {
             return Err(Error::NotFound { what: self.what.clone(), host: "nowhere".into() });
         };
@@ -321,8 +327,7 @@ impl BlobStream {
         let mut request = Request::new(Method::GET, &self.what, To::Path(path), scope(&place.path, "pull"))
             .header(HeaderName::from_static("accept-encoding"), "identity");
         if let Some(range) = range {
-            // Closed: some registries answer 416 to an open one.
-            request = request.header(RANGE, format!("bytes={}-{}", range.start, range.end - 1));
+            request = request.header(RANGE, range);
         }
         self.client.send(place, &request).await
     }

@@ -132,6 +132,8 @@ pub(crate) struct Shared {
     received: AtomicU64,
     /// Places that gave wrong bytes for a blob.
     wrong: Mutex<HashMap<(String, Digest), ()>>,
+    /// Hosts that were asked for several ranges at once, and whether they gave them.
+    several: Mutex<HashMap<String, bool>>,
 }
 
 /// For how long a mirror that could not be reached is not asked again.
@@ -151,6 +153,7 @@ impl Client {
                 requests: AtomicU64::new(0),
                 received: AtomicU64::new(0),
                 wrong: Mutex::default(),
+                several: Mutex::default(),
             }),
         }
     }
@@ -234,6 +237,17 @@ impl Client {
             }
         }
         Err(told.unwrap_or_else(|| Error::NotFound { what: reference.to_string(), host: "nowhere".into() }))
+    }
+
+    /// Whether a host gives several ranges in one answer; `None` if it was not asked yet.
+    pub(crate) fn gives_several(&self, host: &str) -> Option<bool> {
+        self.shared.several.lock().ok()?.get(host).copied()
+    }
+
+    pub(crate) fn note_several(&self, host: &str, gives: bool) {
+        if let Ok(mut several) = self.shared.several.lock() {
+            several.insert(host.to_owned(), gives);
+        }
     }
 
     pub(crate) fn mark_down(&self, host: &str) {

@@ -29,9 +29,11 @@ mod error;
 mod http;
 mod limiter;
 mod manifest;
+mod multipart;
 mod push;
 mod range;
 mod referrers;
+mod several;
 mod tags;
 mod token;
 

@@ -75,6 +75,11 @@ impl Layout {
         self.partial().join(format!("sha256-{}", digest.hex()))
     }
 
+    /// Ranges of a blob in flight.
+    pub fn partial_ranges(&self, digest: &Digest) -> PathBuf {
+        self.partial().join(format!("ranges-{}", digest.hex()))
+    }
+
     /// The file whose lock says that somebody makes this layer.
     pub fn claim(&self, diff_id: &Digest) -> PathBuf {
         self.partial().join(format!("layer-{}", diff_id.hex()))

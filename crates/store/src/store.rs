@@ -248,6 +248,11 @@ impl Store {
         self.layout.partial_blob(digest)
     }
 
+    /// The file for ranges of a blob, in the same sense.
+    pub fn partial_ranges(&self, digest: &Digest) -> PathBuf {
+        self.layout.partial_ranges(digest)
+    }
+
     /// Takes it upon the caller to make this layer; `None` if another process, or another thread, has done so and is
     /// still at work. Whoever gets a claim looks again whether the layer is here by now.
     ///

@@ -51,10 +51,26 @@ impl Resumable {
     /// # Errors
     /// Those of ftruncate(2).
     pub fn clear(&mut self) -> io::Result<()> {
-        io::Seek::rewind(&mut self.file)?;
-        self.file.set_len(0)?;
-        self.len = 0;
+        self.cut(0)
+    }
+
+    /// Throws away what is there behind the first `len` bytes; writing goes on there.
+    ///
+    /// # Errors
+    /// Those of ftruncate(2).
+    pub fn cut(&mut self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)?;
+        io::Seek::seek(&mut self.file, io::SeekFrom::Start(len))?;
+        self.len = self.len.min(len);
         Ok(())
+    }
+
+    /// Reads what is there or was written, wherever reading and writing are.
+    ///
+    /// # Errors
+    /// It cannot be read, or ends before.
+    pub fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, buf, offset)
     }
 
     /// Makes it durable and moves it to `to`, in the same file system.

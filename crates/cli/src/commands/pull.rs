@@ -8,7 +8,7 @@ use coracle_engine::pull::plan::{Prices, Way};
 use coracle_engine::pull::platforms::run_all as pull_all;
 use coracle_engine::pull::update::{Updated, update as update_all};
 use coracle_engine::pull::{
-    Event, FellBack, From, Made, Planned, PlannedLayer, Pulled, Request, run as pull,
+    Event, FellBack, From, Headers, Made, Planned, PlannedLayer, Pulled, Request, run as pull,
 };
 use serde_json::{Value, json};
 
@@ -224,6 +224,14 @@ fn from(from: From) -> &'static str {
     }
 }
 
+fn headers(headers: Headers) -> &'static str {
+    match headers {
+        Headers::Fetched => "fetched",
+        Headers::Predicted => "predicted",
+        Headers::Corrected => "corrected",
+    }
+}
+
 fn made_json(made: &Made) -> Value {
     json!({
         "number": made.number,
@@ -231,6 +239,7 @@ fn made_json(made: &Made) -> Value {
         "digest": made.blob.to_string(),
         "from": from(made.from),
         "bytes": made.bytes,
+        "headers": made.headers.map(headers),
     })
 }
 

@@ -9,6 +9,7 @@
 //! | `toc` | the table of contents, read and written |
 //! | `split` | tar-split: what stands between the contents, so that the very tar comes back |
 //! | `layer` | TOC and framing that agree, and the rebuilt tar |
+//! | `predict` | what stands between contents, from an older tar |
 //! | `content` | one chunk out of its bytes, compared |
 //! | [`chunker`] | where contents are cut, as podman does |
 //! | `write`, `stargz` | writers of zstd:chunked and of eStargz |
@@ -22,6 +23,7 @@ mod crc;
 mod frame;
 mod layer;
 mod place;
+mod predict;
 mod split;
 mod stargz;
 mod toc;
@@ -33,6 +35,7 @@ pub use content::ChunkReader;
 pub use crc::Crc64;
 pub use layer::{ContentWriter, Layer, Piece};
 pub use place::{Family, Footer, Part, Place, STARGZ_DIGEST, STARGZ_SIZE, stargz_footer};
+pub use predict::Style;
 pub use split::TarSplit;
 pub use stargz::{read_stargz_end, read_stargz_toc, write_stargz};
 pub use toc::{Chunk, Entry, EntryKind, Toc, rfc3339};

@@ -88,7 +88,7 @@ pub(super) fn fields(b: &Block, layout: Layout) -> Result<Fields, &'static str> 
 }
 
 /// Bytes up to the first NUL.
-pub(super) fn text(field: &[u8]) -> &[u8] {
+pub(crate) fn text(field: &[u8]) -> &[u8] {
     field.split(|&b| b == 0).next().unwrap_or_default()
 }
 

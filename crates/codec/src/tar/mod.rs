@@ -16,7 +16,9 @@ mod reader;
 mod sparse;
 pub mod write;
 
+pub(crate) use block::text as field_text;
 pub use details::{Details, Time};
+pub(crate) use pax::record as pax_record;
 pub use reader::{Entry, Kind, Limits, Reader};
 pub use sparse::{Fragment, SparseMap, expand};
 

@@ -34,7 +34,7 @@ pub(super) fn parse(mut content: &[u8]) -> Result<Records, &'static str> {
 }
 
 /// Splits `"LEN KEY=VALUE\n"` off the front.
-fn record(content: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+pub(crate) fn record(content: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = content.iter().position(|&b| b == b' ')?;
     let len = usize::try_from(decimal(&content[..space])?).ok()?;
     if len < 5 || len > content.len() || len <= space + 1 {

@@ -76,16 +76,7 @@ impl Member {
     /// The header blocks.
     pub fn header(&self) -> Vec<u8> {
         let mut records = Vec::new();
-        let mut record = |key: &[u8], value: &[u8]| {
-            let rest = key.len() + value.len() + 3;
-            let mut len = rest + 1;
-            while len != rest + len.to_string().len() {
-                len = rest + len.to_string().len();
-            }
-            for part in [len.to_string().as_bytes(), b" ", key, b"=", value, b"\n"] {
-                records.extend_from_slice(part);
-            }
-        };
+        let mut record = |key: &[u8], value: &[u8]| record(&mut records, key, value);
         let plain = |text: &[u8]| text.len() <= 100 && text.is_ascii();
         if !plain(&self.name) {
             record(b"path", &self.name);
@@ -159,6 +150,18 @@ impl Member {
         let sum: u64 = block.iter().map(|b| u64::from(*b)).sum();
         block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         block
+    }
+}
+
+/// Writes a PAX record, `LENGTH KEY=VALUE`; the length counts its own digits.
+pub(crate) fn record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    let rest = key.len() + value.len() + 3;
+    let mut len = rest + 1;
+    while len != rest + len.to_string().len() {
+        len = rest + len.to_string().len();
+    }
+    for part in [len.to_string().as_bytes(), b" ", key, b"=", value, b"\n"] {
+        out.extend_from_slice(part);
     }
 }
 

@@ -11,7 +11,7 @@ use coracle_codec::{ReadAt, Section};
 use super::How;
 use super::tree::{Found, Member, Tree};
 use crate::artifact::layers::{Image, Layers, Reading};
-use crate::chunked::{Opened, failed, open};
+use crate::chunked::{Opened, Parted, failed, open};
 use crate::image::blob::Progress;
 use crate::image::copy::in_parallel;
 use crate::image::{Environment, Ranged};
@@ -46,7 +46,7 @@ impl Files {
         let numbers: Vec<usize> = (0..count).collect();
         in_parallel(&numbers, jobs, &progress.stop, |&number| {
             let layer = &image.manifest.layers()[number];
-            match open(image.source.as_ref(), layer, false, &Limits::default()) {
+            match open(&Parted::new(image.source.as_ref(), layer), &Limits::default()) {
                 Ok(Opened::Documents(documents)) => {
                     let toc = (documents.place, documents.toc);
                     tocs.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(toc);

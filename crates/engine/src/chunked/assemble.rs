@@ -2,19 +2,19 @@
 
 use std::io::{self, Read, Write};
 use std::ops::Range;
+use std::sync::Arc;
 
 use coracle_codec::ReadAt;
 use coracle_codec::chunked::{
     Chunk, ChunkReader, ContentWriter, Error as Reason, Family, Layer, Limits, Piece, Place,
 };
 use coracle_codec::compress;
-use coracle_codec::oci::Descriptor;
 use coracle_store::Store;
 
+use super::Parted;
 use super::local::{Held, Stretch};
-use super::ranges::{Ended, Fetching, Link, Stream, coalesce};
+use super::ranges::{Ended, Fetching, Link, Requests, Stream};
 use crate::Error;
-use crate::image::Source;
 use crate::image::blob::{Progress, reading};
 
 /// How a layer will be put together.
@@ -22,14 +22,25 @@ use crate::image::blob::{Progress, reading};
 pub(crate) struct Plan {
     family: Family,
     layer: Layer,
-    held: Held,
-    ranges: Vec<Range<u64>>,
+    held: Arc<Held>,
+    /// What of the blob is needed.
+    wanted: Vec<Range<u64>>,
+    link: Link,
+    /// Bytes that will be fetched for that, and requests, as far as it is known what the source serves.
+    missing: (u64, u64),
     limits: Limits,
 }
 
 impl Plan {
     /// Finds out which ranges are needed; `None` if they do not follow each other as the tar does.
-    pub(crate) fn new(place: &Place, layer: Layer, held: Held, link: &Link, limits: &Limits) -> Option<Plan> {
+    pub(crate) fn new(
+        place: &Place,
+        layer: Layer,
+        held: Arc<Held>,
+        link: &Link,
+        parted: &Parted<'_>,
+        limits: &Limits,
+    ) -> Option<Plan> {
         let mut wanted: Vec<Range<u64>> = Vec::new();
         for piece in &layer.pieces {
             match piece {
@@ -47,18 +58,28 @@ impl Plan {
         if wanted.windows(2).any(|pair| pair[1].start < pair[0].end) {
             return None;
         }
-        let ranges = coalesce(&wanted, link);
-        Some(Plan { family: place.family, layer, held, ranges, limits: *limits })
+        let missing = Requests::known(parted, &wanted, link).missing();
+        Some(Plan { family: place.family, layer, held, wanted, link: *link, missing, limits: *limits })
+    }
+
+    /// What is known of the layer.
+    pub(crate) fn layer(&self) -> &Layer {
+        &self.layer
+    }
+
+    /// What of it is here.
+    pub(crate) fn held(&self) -> &Arc<Held> {
+        &self.held
     }
 
     /// Bytes that will be fetched.
     pub(crate) fn bytes(&self) -> u64 {
-        self.ranges.iter().map(|range| range.end - range.start).sum()
+        self.missing.0
     }
 
     /// Requests for them.
     pub(crate) fn requests(&self) -> u64 {
-        self.ranges.len() as u64
+        self.missing.1
     }
 
     /// Bytes of the tar, as far as they are known.
@@ -75,8 +96,8 @@ fn is_away(chunk: &Chunk, held: &Held) -> bool {
 
 /// What came of it.
 pub(crate) enum Assembled {
-    /// All of the tar was written.
-    Tar,
+    /// All of the tar was written; so many bytes were fetched for it.
+    Tar(u64),
     /// The source sends the whole blob in place of a range.
     Whole(Box<dyn Read + Send>),
 }
@@ -85,16 +106,16 @@ pub(crate) enum Assembled {
 pub(crate) fn assemble(
     plan: &Plan,
     store: &Store,
-    source: &dyn Source,
-    layer: &Descriptor,
+    parted: Parted<'_>,
     progress: &Progress,
     out: &mut dyn Write,
     fail: &dyn Fn(io::Error) -> Error,
 ) -> Result<Assembled, Error> {
-    let what = format!("layer {}", layer.digest);
-    let fetching = Fetching::new(source, layer, &plan.ranges, progress);
+    let Parted { source, blob, .. } = parted;
+    let what = format!("layer {}", blob.digest);
+    let fetching = Fetching::new(parted, &plan.wanted, &plan.link, progress)?;
     let mut out = Failing { out, failed: None };
-    let (result, ended) = fetching.run(|stream| {
+    let (result, ended, fetched) = fetching.run(|stream| {
         let mut work = Work { plan, store, progress, stream, out: &mut out, left: plan.limits.tar };
         work.run().map_err(|error| match error {
             Reason::Io(error) => reading(source.name(), &what, error),
@@ -109,7 +130,7 @@ pub(crate) fn assemble(
     if let Some(error) = out.failed {
         return Err(fail(error));
     }
-    result.map(|()| Assembled::Tar)
+    result.map(|()| Assembled::Tar(fetched))
 }
 
 /// Remembers why nothing could be written.

@@ -4,18 +4,24 @@
 //! | module | what it does |
 //! |---|---|
 //! | `open` | fetches the documents of a layer |
+//! | `bet` | what stands between contents, guessed from old layers |
 //! | `local` | finds contents in the store, by digest |
 //! | `ranges` | which ranges are asked for, and fetches them side by side |
+//! | `kept` | what was fetched, for a second time |
 //! | `assemble` | the tar, from what is here and what was fetched |
 
 mod assemble;
+mod bet;
+mod kept;
 mod local;
 mod open;
 mod ranges;
 
 pub(crate) use assemble::{Assembled, Plan, assemble};
+pub(crate) use bet::predict;
+pub(crate) use kept::{Kept, Parted};
 pub(crate) use local::Held;
-pub(crate) use open::{Opened, open};
+pub(crate) use open::{Framing, Opened, framing, open};
 pub(crate) use ranges::Link;
 
 use coracle_codec::chunked;

@@ -6,18 +6,15 @@ use std::time::{Duration, Instant};
 use coracle_codec::chunked::{
     Error as Reason, Family, Layer, Limits, Place, TarSplit, Toc, read_stargz_toc, stargz_footer,
 };
-use coracle_codec::oci::Descriptor;
 
-use super::failed;
+use super::{Parted, failed};
 use crate::Error;
-use crate::image::{Ranged, Source};
+use crate::image::Ranged;
 
-/// What is known of a layer by its documents.
+/// What is known of a layer by its table of contents.
 pub(crate) struct Documents {
     pub(crate) place: Place,
     pub(crate) toc: Toc,
-    /// All but the contents; `None` if it is not to be had by ranges.
-    pub(crate) layer: Option<Layer>,
     /// Bytes that were fetched for it, and requests.
     pub(crate) bytes: u64,
     pub(crate) requests: u64,
@@ -35,39 +32,27 @@ pub(crate) enum Opened {
     Whole(Box<dyn Read + Send>),
 }
 
-/// Fetches the documents of a layer and compares them with what its descriptor says. With `all`, also what stands between
-/// contents, where there is such a document.
-pub(crate) fn open(
-    source: &dyn Source,
-    layer: &Descriptor,
-    all: bool,
-    limits: &Limits,
-) -> Result<Opened, Error> {
+/// Fetches the table of contents of a layer and compares it with what the descriptor says.
+pub(crate) fn open(parted: &Parted<'_>, limits: &Limits) -> Result<Opened, Error> {
+    let Parted { source, blob: layer, .. } = *parted;
     let what = format!("layer {}", layer.digest);
     let fail = |error| failed(source, &what, error);
     let Some(place) = Place::of(layer, limits).map_err(fail)? else { return Ok(Opened::Plain) };
-    let mut wanted = place.documents();
-    if let (Some(toc), false) = (&place.toc, all) {
-        wanted = toc.range();
-    }
+    let wanted = place.toc.map_or_else(|| place.documents(), |toc| toc.range());
     let begin = Instant::now();
-    let first = match source.open_range(layer, wanted.clone())? {
+    let first = match parted.range(wanted.clone())? {
         Ranged::Part(bytes) => bytes,
         Ranged::Whole(stream) => return Ok(Opened::Whole(stream)),
     };
     let took = (begin.elapsed(), first.len() as u64);
     let mut documents = Documents {
         toc: Toc { entries: Vec::new(), split: None, ends_said: false },
-        layer: None,
         bytes: first.len() as u64,
         requests: 1,
         took,
         place,
     };
     let place = &documents.place;
-    let part = |range: std::ops::Range<u64>| {
-        &first[(range.start - wanted.start) as usize..(range.end - wanted.start) as usize]
-    };
     if place.family == Family::Stargz {
         let offset = stargz_footer(&first, place.size).map_err(fail)?;
         let end = wanted.start;
@@ -75,7 +60,7 @@ pub(crate) fn open(
             let (what, actual, limit) = ("the TOC", end - offset, limits.stored);
             return Err(fail(Reason::TooLarge { what, actual, limit }));
         }
-        let member = match source.open_range(layer, offset..end)? {
+        let member = match parted.range(offset..end)? {
             Ranged::Part(bytes) => bytes,
             Ranged::Whole(stream) => return Ok(Opened::Whole(stream)),
         };
@@ -84,18 +69,37 @@ pub(crate) fn open(
         documents.requests += 1;
         return Ok(Opened::Documents(Box::new(documents)));
     }
-    let Some(toc) = place.toc else { return Ok(Opened::Plain) };
-    documents.toc = Toc::read(part(toc.range()), place, limits).map_err(fail)?;
-    if all {
-        let toc = documents.toc.clone();
-        documents.layer = match (&place.split, &toc.split) {
-            (Some(split), Some(digest)) => {
-                let framing = TarSplit::read(part(split.range()), digest, split, limits).map_err(fail)?;
-                Some(Layer::new(toc, framing, limits).map_err(fail)?)
-            }
-            (Some(_), None) => return Err(fail(Reason::Unbound)),
-            (None, _) => Layer::without_split(toc, place),
-        };
-    }
+    documents.toc = Toc::read(&first, place, limits).map_err(fail)?;
     Ok(Opened::Documents(Box::new(documents)))
+}
+
+/// A layer with what stands between its contents, as the layer itself has it.
+pub(crate) enum Framing {
+    /// From its tar-split, or from frames of their own.
+    Layer(Layer),
+    /// It is not to be had by ranges.
+    None,
+    /// The source gives no ranges: the whole blob is coming, from its start.
+    Whole(Box<dyn Read + Send>),
+}
+
+/// Fetches the tar-split of a layer, if it has one.
+pub(crate) fn framing(
+    parted: &Parted<'_>,
+    place: &Place,
+    toc: &Toc,
+    limits: &Limits,
+) -> Result<Framing, Error> {
+    let what = format!("layer {}", parted.blob.digest);
+    let fail = |error| failed(parted.source, &what, error);
+    let Some(split) = &place.split else {
+        return Ok(Layer::without_split(toc.clone(), place).map_or(Framing::None, Framing::Layer));
+    };
+    let digest = toc.split.ok_or_else(|| fail(Reason::Unbound))?;
+    let stored = match parted.range(split.range())? {
+        Ranged::Part(bytes) => bytes,
+        Ranged::Whole(stream) => return Ok(Framing::Whole(stream)),
+    };
+    let read = TarSplit::read(&stored, &digest, split, limits).map_err(fail)?;
+    Ok(Framing::Layer(Layer::new(toc.clone(), read, limits).map_err(fail)?))
 }

@@ -6,11 +6,10 @@ use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use coracle_codec::oci::Descriptor;
-
+use super::Parted;
 use crate::Error;
+use crate::image::Ranged;
 use crate::image::blob::Progress;
-use crate::image::{Ranged, Source};
 
 /// Requests under way at a time, for one layer.
 pub(crate) const PARALLEL: u64 = 4;
@@ -21,6 +20,11 @@ const AHEAD: usize = 6;
 
 /// Bytes around each answer, both ways: headers of HTTP as docker-registry sends them, and of TLS.
 const OVERHEAD: u64 = 700;
+/// Bytes around each part of an answer with several: a boundary, a range, a type.
+const PART: u64 = 180;
+/// Ranges in one request, where several are served, and their bytes.
+const MAX_JOINT: usize = 128;
+const JOINT_BYTES: u64 = 512 << 10;
 /// Gaps that are fetched rather than asking once more: the candidates, in bytes.
 const GAPS: [u64; 7] = [1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
 /// Of choices that take about as long, by one part in so many, the one with the fewest bytes is taken.
@@ -111,47 +115,132 @@ pub(crate) enum Ended {
     Other,
 }
 
+/// Which ranges are fetched, and which of them in one request.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    /// In rising order; each is wholly kept or wholly not.
+    ranges: Vec<(Range<u64>, bool)>,
+    /// Numbers of ranges.
+    groups: Vec<Range<usize>>,
+}
+
+impl Requests {
+    /// One for each range.
+    fn single(parted: &Parted<'_>, ranges: &[Range<u64>]) -> Self {
+        let ranges: Vec<_> = ranges.iter().flat_map(|range| parted.stretches(range)).collect();
+        let groups = (0..ranges.len()).map(|number| number..number + 1).collect();
+        Requests { ranges, groups }
+    }
+
+    /// One for as many ranges as go into a request.
+    fn joint(parted: &Parted<'_>, ranges: &[Range<u64>]) -> Self {
+        let ranges: Vec<_> = ranges.iter().flat_map(|range| parted.stretches(range)).collect();
+        let mut groups: Vec<Range<usize>> = Vec::new();
+        let mut bytes = 0;
+        for (number, (range, here)) in ranges.iter().enumerate() {
+            let len = range.end - range.start;
+            match groups.last_mut() {
+                Some(last)
+                    if !here
+                        && !ranges[last.start].1
+                        && last.len() < MAX_JOINT
+                        && bytes + len <= JOINT_BYTES =>
+                {
+                    last.end += 1;
+                    bytes += len;
+                }
+                _ => {
+                    groups.push(number..number + 1);
+                    bytes = len;
+                }
+            }
+        }
+        Requests { ranges, groups }
+    }
+
+    /// What is best for `wanted`, as far as it is known what the source serves.
+    pub(crate) fn known(parted: &Parted<'_>, wanted: &[Range<u64>], link: &Link) -> Self {
+        match parted.source.serves_several(parted.blob) {
+            Some(true) => Requests::joint(parted, &cut(join(wanted, PART))),
+            _ => Requests::single(parted, &coalesce(wanted, link)),
+        }
+    }
+
+    /// Bytes that have to be fetched, and requests for that.
+    pub(crate) fn missing(&self) -> (u64, u64) {
+        let away = self.ranges.iter().filter(|(_, here)| !here);
+        let bytes = away.map(|(range, _)| range.end - range.start).sum();
+        let requests = self.groups.iter().filter(|group| !self.ranges[group.start].1).count();
+        (bytes, requests as u64)
+    }
+}
+
 #[derive(Default)]
 struct State {
-    /// The next to ask for.
+    /// The next group to ask for.
     next: usize,
-    /// The next to be used.
+    /// The group of the next range to be used.
     used: usize,
+    /// By the numbers of the ranges.
     ready: HashMap<usize, Vec<u8>>,
     ended: Option<Ended>,
+    /// Bytes that were fetched.
+    fetched: u64,
 }
 
 /// Ranges on their way.
 pub(crate) struct Fetching<'a> {
-    pub(crate) source: &'a dyn Source,
-    pub(crate) layer: &'a Descriptor,
-    pub(crate) ranges: &'a [Range<u64>],
-    pub(crate) progress: &'a Progress,
+    parted: Parted<'a>,
+    requests: Requests,
+    progress: &'a Progress,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 impl<'a> Fetching<'a> {
+    /// Whatever `wanted` takes. Where nobody knows whether the source serves several ranges at once, the first ones are asked
+    /// for in this way, if that may save anything.
     pub(crate) fn new(
-        source: &'a dyn Source,
-        layer: &'a Descriptor,
-        ranges: &'a [Range<u64>],
+        parted: Parted<'a>,
+        wanted: &[Range<u64>],
+        link: &Link,
         progress: &'a Progress,
-    ) -> Self {
-        Fetching { source, layer, ranges, progress, state: Mutex::default(), changed: Condvar::new() }
+    ) -> Result<Self, Error> {
+        let mut state = State::default();
+        let mut requests = Requests::known(&parted, wanted, link);
+        if parted.source.serves_several(parted.blob).is_none() {
+            let joint = Requests::joint(&parted, &cut(join(wanted, PART)));
+            let first = joint.groups.iter().find(|group| group.len() > 1).cloned().unwrap_or_default();
+            if joint.groups.len() < requests.groups.len() && !first.is_empty() {
+                let ranges: Vec<_> = joint.ranges[first.clone()].iter().map(|(range, _)| range.clone()).collect();
+                for (number, bytes) in first.zip(parted.several(&ranges)?) {
+                    bytes.into_iter().for_each(|bytes| state.take(number, bytes, progress));
+                }
+                requests = match parted.source.serves_several(parted.blob) {
+                    Some(true) => joint,
+                    // Single ranges; what has come nonetheless is kept.
+                    _ => {
+                        state.ready.clear();
+                        Requests::known(&parted, wanted, link)
+                    }
+                };
+            }
+        }
+        Ok(Fetching { parted, requests, progress, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fetches all ranges while `work` uses their bytes. What ended it, if it was not `work` that came to its end.
+    /// Fetches all ranges while `work` uses their bytes. What ended it, if it was not `work` that came to its end, and the
+    /// bytes that were fetched.
     pub(crate) fn run<R>(
         self,
         work: impl FnOnce(&mut Stream<'_, 'a>) -> Result<R, Error>,
-    ) -> (Result<R, Error>, Option<Ended>) {
+    ) -> (Result<R, Error>, Option<Ended>, u64) {
         let result = std::thread::scope(|scope| {
-            for _ in 0..PARALLEL.min(self.ranges.len() as u64) {
+            for _ in 0..PARALLEL.min(self.requests.groups.len() as u64) {
                 scope.spawn(|| self.fetch());
             }
             let mut stream = Stream { fetching: &self, at: 0, piece: Vec::new(), taken: 0, number: 0 };
@@ -164,8 +253,8 @@ impl<'a> Fetching<'a> {
             self.changed.notify_all();
             result
         });
-        let ended = self.state.into_inner().unwrap_or_else(PoisonError::into_inner).ended;
-        (result, ended.filter(|ended| !matches!(ended, Ended::Other)))
+        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (result, state.ended.filter(|ended| !matches!(ended, Ended::Other)), state.fetched)
     }
 
     /// One of the threads that fetch.
@@ -173,7 +262,7 @@ impl<'a> Fetching<'a> {
         loop {
             let mut state = self.lock();
             let number = loop {
-                if state.ended.is_some() || state.next >= self.ranges.len() {
+                if state.ended.is_some() || state.next >= self.requests.groups.len() {
                     return;
                 }
                 if state.next < state.used + AHEAD {
@@ -183,26 +272,65 @@ impl<'a> Fetching<'a> {
             };
             state.next += 1;
             drop(state);
-            let outcome = if self.progress.stop.raised() {
-                Err(Error::Cancelled)
-            } else {
-                self.source.open_range(self.layer, self.ranges[number].clone())
-            };
-            let mut state = self.lock();
-            match outcome {
-                Ok(Ranged::Part(bytes)) => {
-                    self.progress.done.fetch_add(bytes.len() as u64, std::sync::atomic::Ordering::Relaxed);
-                    state.ready.insert(number, bytes);
+            let group = self.requests.groups[number].clone();
+            if let Err(ended) = self.group(group) {
+                let mut state = self.lock();
+                if state.ended.is_none() {
+                    state.ended = Some(ended);
                 }
-                Ok(Ranged::Whole(stream)) if state.ended.is_none() => {
-                    state.ended = Some(Ended::Whole(stream));
-                }
-                Err(error) if state.ended.is_none() => state.ended = Some(Ended::Failed(error)),
-                Ok(Ranged::Whole(_)) | Err(_) => {}
             }
+            self.changed.notify_all();
+        }
+    }
+
+    /// Fetches the ranges of one group, together if that can be.
+    fn group(&self, group: Range<usize>) -> Result<(), Ended> {
+        let numbers = group.filter(|number| !self.lock().ready.contains_key(number));
+        let mut numbers: Vec<usize> = numbers.collect();
+        if numbers.len() > 1 && !self.progress.stop.raised() {
+            let range = |number: &usize| self.requests.ranges[*number].0.clone();
+            let ranges: Vec<_> = numbers.iter().map(range).collect();
+            let found = self.parted.several(&ranges).map_err(Ended::Failed)?;
+            let mut state = self.lock();
+            let mut left = Vec::new();
+            for (number, bytes) in numbers.into_iter().zip(found) {
+                match bytes {
+                    Some(bytes) => state.take(number, bytes, self.progress),
+                    None => left.push(number),
+                }
+            }
+            numbers = left;
             drop(state);
             self.changed.notify_all();
         }
+        for number in numbers {
+            if self.progress.stop.raised() {
+                return Err(Ended::Failed(Error::Cancelled));
+            }
+            let (range, here) = &self.requests.ranges[number];
+            match self.parted.range(range.clone()).map_err(Ended::Failed)? {
+                Ranged::Part(bytes) => {
+                    let mut state = self.lock();
+                    match here {
+                        true => _ = state.ready.insert(number, bytes),
+                        false => state.take(number, bytes, self.progress),
+                    }
+                    drop(state);
+                    self.changed.notify_all();
+                }
+                Ranged::Whole(stream) => return Err(Ended::Whole(stream)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Takes the bytes of a range that have come.
+    fn take(&mut self, number: usize, bytes: Vec<u8>, progress: &Progress) {
+        self.fetched += bytes.len() as u64;
+        progress.done.fetch_add(bytes.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        self.ready.insert(number, bytes);
     }
 }
 
@@ -238,11 +366,11 @@ impl<'f, 'a> Stream<'f, 'a> {
     /// Waits for the next range.
     fn advance(&mut self) -> io::Result<()> {
         let fetching = self.fetching;
-        let Some(range) = fetching.ranges.get(self.number) else {
+        let Some((range, _)) = fetching.requests.ranges.get(self.number) else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
         let mut state = fetching.lock();
-        state.used = self.number;
+        state.used = fetching.requests.groups.partition_point(|group| group.end <= self.number);
         fetching.changed.notify_all();
         let piece = loop {
             if let Some(piece) = state.ready.remove(&self.number) {

@@ -94,6 +94,16 @@ pub(crate) trait Source: Send + Sync {
         }
     }
 
+    /// Whether several ranges of a blob can be had in one request; `None` if nobody has tried.
+    fn serves_several(&self, _wanted: &Descriptor) -> Option<bool> {
+        Some(false)
+    }
+
+    /// The bytes of several ranges of a blob, asked for in one request; `None` for those that did not come.
+    fn open_ranges(&self, _wanted: &Descriptor, ranges: &[Range<u64>]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        Ok(vec![None; ranges.len()])
+    }
+
     /// Why the manifest is not one that somebody published but was put together just now; `None` if it is the original.
     fn made_up(&self) -> Option<&'static str> {
         None

@@ -148,6 +148,15 @@ impl Source for RegistrySource {
         })
     }
 
+    fn serves_several(&self, wanted: &Descriptor) -> Option<bool> {
+        self.wire.client.serves_several(self.reference.repository(), wanted).unwrap_or(Some(false))
+    }
+
+    fn open_ranges(&self, wanted: &Descriptor, ranges: &[Range<u64>]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        let call = self.wire.client.blob_ranges(self.reference.repository(), wanted, ranges);
+        self.wire.wait(&self.name, call)
+    }
+
     fn raw_document(&self, wanted: &Descriptor) -> Result<Verified, Error> {
         let reference = self.reference.repository().with_digest(wanted.digest);
         Ok(self.wire.wait(&self.name, self.wire.client.manifest(&reference))?.raw)

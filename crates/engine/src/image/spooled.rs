@@ -97,6 +97,14 @@ impl Source for Spooled {
         self.inner.open_range(wanted, range)
     }
 
+    fn serves_several(&self, wanted: &Descriptor) -> Option<bool> {
+        self.inner.serves_several(wanted)
+    }
+
+    fn open_ranges(&self, wanted: &Descriptor, ranges: &[Range<u64>]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        self.inner.open_ranges(wanted, ranges)
+    }
+
     fn distrust(&self, wanted: &Descriptor) -> bool {
         self.inner.distrust(wanted)
     }

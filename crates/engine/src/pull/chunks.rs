@@ -1,16 +1,18 @@
 //! Layers that can be read in parts: what of them is here, and what the rest costs.
 
 use std::collections::HashSet;
+use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use coracle_codec::chunked::{Limits, Place};
+use coracle_codec::chunked::{Layer as Contents, Limits, Place};
+use coracle_codec::oci::Descriptor;
 use coracle_store::{Layer as Stored, Lease, Store};
 
 use super::job::{At, Job, Layer, config_here};
 use super::plan::{Chunks, Prices, Way};
 use crate::Error;
-use crate::chunked::{Held, Link, Opened, Plan, open};
+use crate::chunked::{Framing, Held, Kept, Link, Opened, Parted, Plan, framing, open, predict};
 use crate::image::Source;
 use crate::image::blob::Progress;
 use crate::image::copy::in_parallel;
@@ -26,9 +28,61 @@ pub(super) struct Parts {
     /// Layers here that it is a likely successor of.
     pub(super) hints: Vec<Stored>,
     link: Link,
+    place: Place,
+    /// Whether what stands between contents was not fetched but predicted.
+    pub(super) predicted: bool,
+    /// What was fetched of it.
+    kept: Option<Kept>,
+}
+
+/// What a layer that is not as predicted is made of.
+pub(super) enum Corrected {
+    /// The same contents, with what stands between them as the layer has it.
+    Plan(Box<Plan>),
+    /// The source sends all of it instead.
+    Whole(Box<dyn Read + Send>),
 }
 
 impl Parts {
+    /// The blob, whose ranges are fetched once.
+    pub(super) fn parted<'a>(&'a self, source: &'a dyn Source, blob: &'a Descriptor) -> Parted<'a> {
+        Parted { source, blob, kept: self.kept.as_ref() }
+    }
+
+    /// Fetches what was predicted, and plans again.
+    pub(super) fn correct(&self, parted: &Parted<'_>) -> Result<Corrected, Error> {
+        let limits = Limits::default();
+        let toc = &self.plan.layer().toc;
+        let layer = match framing(parted, &self.place, toc, &limits)? {
+            Framing::Layer(layer) => layer,
+            // What is missing of its frames is all the rest.
+            Framing::None => Contents::of_frames(toc.clone(), &self.place),
+            Framing::Whole(stream) => return Ok(Corrected::Whole(stream)),
+        };
+        let held = Arc::clone(self.plan.held());
+        let plan = Plan::new(&self.place, layer, held, &self.link, parted, &limits);
+        // Contents that do not follow each other were no plan before.
+        let plan = plan.ok_or_else(|| Error::BadImage {
+            image: parted.source.name().to_owned(),
+            reason: format!("the parts of the layer {} do not follow each other", parted.blob.digest),
+        })?;
+        Ok(Corrected::Plan(Box::new(plan)))
+    }
+
+    /// From here on a run that is cut off can be gone on with.
+    pub(super) fn begin(&self) {
+        if let Some(kept) = &self.kept {
+            kept.is_worth_keeping();
+        }
+    }
+
+    /// Throws away what was fetched: the layer is there, or it is of no use. How much of it an earlier run had fetched.
+    pub(super) fn forget(&self) -> u64 {
+        let Some(kept) = &self.kept else { return 0 };
+        kept.discard();
+        kept.resumed()
+    }
+
     pub(super) fn price(&self) -> Chunks {
         let (bytes, requests) = (self.plan.bytes(), self.plan.requests());
         Chunks { bytes, requests, request: self.link.request(bytes, requests) }
@@ -43,6 +97,8 @@ pub(super) struct Looker<'a> {
     pub(super) progress: &'a Arc<Progress>,
     pub(super) jobs: usize,
     pub(super) prices: Prices,
+    /// Whether what is fetched is kept: not for a plan alone.
+    pub(super) keeps: bool,
     /// What a request without content takes.
     pub(super) latency: Duration,
 }
@@ -104,30 +160,47 @@ impl Looker<'_> {
 
     fn parts(&self, layer: &Layer, layers: &[Stored], limits: &Limits) -> Result<Option<Parts>, Error> {
         let source: &dyn Source = self.source.as_ref();
+        let (blob, digest) = (&layer.blob, &layer.blob.digest);
         // eStargz has headers and contents in the same members: all of it is needed whatever is here.
-        let documents = match Place::of(&layer.blob, limits) {
-            Ok(Some(place)) if place.toc.is_some() => open(source, &layer.blob, true, limits)?,
-            _ => return Ok(None),
-        };
-        let documents = match documents {
+        if !Place::of(blob, limits).is_ok_and(|place| place.is_some_and(|place| place.toc.is_some())) {
+            return Ok(None);
+        }
+        let path = self.store.partial_ranges(digest);
+        let kept = if self.keeps { Kept::open(&path, blob.size) } else { Ok(None) };
+        let kept = kept.map_err(|error| Error::Write { path, error })?;
+        let parted = Parted { source, blob, kept: kept.as_ref() };
+        let documents = match open(&parted, limits)? {
             Opened::Documents(documents) => documents,
             Opened::Whole(stream) => {
-                self.source.expect(&layer.blob.digest, stream);
+                self.source.expect(digest, stream);
                 return Ok(None);
             }
             Opened::Plain => return Ok(None),
         };
-        let Some(contents) = documents.layer else { return Ok(None) };
-        let held = Held::find(self.store, layers, [&contents.toc])?;
+        let toc = &documents.toc;
+        let predicted = predict(toc, layers, limits);
+        let (contents, predicted) = match predicted {
+            Some(layer) => (layer, true),
+            None => match framing(&parted, &documents.place, toc, limits)? {
+                Framing::Layer(layer) => (layer, false),
+                Framing::None => return Ok(None),
+                Framing::Whole(stream) => {
+                    self.source.expect(digest, stream);
+                    return Ok(None);
+                }
+            },
+        };
+        let held = Arc::new(Held::find(self.store, layers, [&contents.toc])?);
         let (took, bytes) = documents.took;
         let link = match source.repository().is_some() {
             true => Link::measured(self.latency, took, bytes),
             false => Link::local(),
         };
         let hints = layers.iter().take(8).cloned().collect();
-        let plan = Plan::new(&documents.place, contents, held, &link, limits);
+        let place = documents.place;
+        let plan = Plan::new(&place, contents, held, &link, &parted, limits);
         let plan = plan.filter(|plan| plan.bytes() < layer.blob.size / 10 * 9);
-        Ok(plan.map(|plan| Parts { plan, hints, link }))
+        Ok(plan.map(|plan| Parts { plan, hints, link, place, predicted, kept }))
     }
 
     /// The layers of the images that are here, those of the same repository first; kept until the work is done.

@@ -1,6 +1,7 @@
 //! Doing what a plan says: layers side by side, whole ones where a delta fails.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,14 +13,14 @@ use coracle_codec::digest::{Digest, Hashing};
 use coracle_codec::oci::Descriptor;
 use coracle_store::{LayerWriter, Lease, Store, WriterOptions};
 
-use super::chunks::Parts;
+use super::chunks::{Corrected, Parts};
 use super::job::{At, Base, Content, Deltas, Job, Layer, Route};
 use super::plan::Way;
-use super::{Event, FellBack, From, Made, Request};
+use super::{Event, FellBack, From, Headers, Made, Request};
 use crate::Error;
 use crate::artifact::layers::{self, Image};
 use crate::artifact::making::{Maker, Making, OldFiles, OldLayers, Watch};
-use crate::chunked::{Assembled, assemble};
+use crate::chunked::{self, Assembled, assemble};
 use crate::image::blob::{Blob, Progress};
 use crate::image::copy::in_parallel;
 use crate::image::spooled::Spooled;
@@ -52,6 +53,16 @@ struct Ready {
 /// Layers that are made from librsync deltas at a time: each reads all over the image that it starts from, so each takes
 /// memory for that, and devices have little.
 const RSYNC_JOBS: usize = 2;
+
+/// What came of putting a layer together.
+enum Outcome {
+    /// It is in the store; so many bytes were fetched for it.
+    Made(u64),
+    /// It is another one; the same.
+    Wrong(Error, u64),
+    /// The source sends all of it instead.
+    Whole(Box<dyn Read + Send>),
+}
 
 /// A source that could not be opened is the reason for all that would have started from it.
 type Opened = Result<Arc<Ready>, String>;
@@ -156,6 +167,7 @@ impl Work<'_> {
             blob: layer.blob.digest,
             from,
             bytes,
+            headers: None,
         };
         let here = self.claimed(&layer.diff_id, || {
             let mut distrust = false;
@@ -179,11 +191,17 @@ impl Work<'_> {
                 && let Some(parts) = &layer.chunks
             {
                 match self.parts(layer, parts) {
-                    Ok(true) => return Ok(made(From::Chunks, parts.plan.bytes())),
+                    Ok(Some((headers, bytes))) => {
+                        return Ok(Made { headers: Some(headers), ..made(From::Chunks, bytes) });
+                    }
                     // The whole blob is on its way in place of a range.
-                    Ok(false) => {}
+                    Ok(None) => {}
                     Err(error) if is_ours(&error) || self.progress.stop.raised() => return Err(error),
                     Err(error) => {
+                        // Ranges of a line that broke may be had by the next run; wrong ones are of no use to it.
+                        if is_wrong(&error) || matches!(error, Error::Chunked { .. }) {
+                            parts.forget();
+                        }
                         self.fell_back(layer, "reading it in parts", &error.to_string());
                         distrust = true;
                     }
@@ -203,6 +221,9 @@ impl Work<'_> {
                 }
             }
             self.whole(layer, distrust)?;
+            if let Some(parts) = &layer.chunks {
+                parts.forget();
+            }
             Ok(made(From::Full, layer.blob.size))
         })?;
         Ok(here.unwrap_or_else(|| made(From::Store, 0)))
@@ -236,24 +257,51 @@ impl Work<'_> {
         Arc::clone(self.source) as Arc<dyn Source>
     }
 
-    /// Puts a layer together from what is here and ranges of its blob; false if the source sends all of it instead.
-    fn parts(&self, layer: &Layer, parts: &Parts) -> Result<bool, Error> {
+    /// Puts a layer together from what is here and ranges of its blob: how, and the bytes that were fetched for it; `None` if
+    /// the source sends all of it instead.
+    fn parts(&self, layer: &Layer, parts: &Parts) -> Result<Option<(Headers, u64)>, Error> {
+        let whole = |stream| {
+            self.source.expect(&layer.blob.digest, stream);
+            None
+        };
+        let parted = parts.parted(self.source.as_ref(), &layer.blob);
+        parts.begin();
+        let (bytes, headers) = match self.assembled(layer, parts, &parts.plan)? {
+            Outcome::Made(bytes) if parts.predicted => (bytes, Headers::Predicted),
+            Outcome::Made(bytes) => (bytes, Headers::Fetched),
+            Outcome::Whole(stream) => return Ok(whole(stream)),
+            Outcome::Wrong(_, fetched) if parts.predicted => {
+                let plan = match parts.correct(&parted)? {
+                    Corrected::Plan(plan) => plan,
+                    Corrected::Whole(stream) => return Ok(whole(stream)),
+                };
+                match self.assembled(layer, parts, &plan)? {
+                    Outcome::Made(more) => (fetched + more, Headers::Corrected),
+                    Outcome::Whole(stream) => return Ok(whole(stream)),
+                    Outcome::Wrong(error, _) => return Err(error),
+                }
+            }
+            Outcome::Wrong(error, _) => return Err(error),
+        };
+        self.resumed.fetch_add(parts.forget(), Ordering::Relaxed);
+        Ok(Some((headers, bytes)))
+    }
+
+    fn assembled(&self, layer: &Layer, parts: &Parts, plan: &chunked::Plan) -> Result<Outcome, Error> {
         let mut out = Hashing::new(self.lease.layer_writer(&parts.hints, WriterOptions::default())?);
         let fail = |error| Error::Write { path: self.store.path().to_owned(), error };
-        let (source, blob) = (self.source.as_ref(), &layer.blob);
-        match assemble(&parts.plan, self.store, source, blob, self.progress, &mut out, &fail)? {
-            Assembled::Whole(stream) => {
-                self.source.expect(&blob.digest, stream);
-                Ok(false)
-            }
-            Assembled::Tar => {
+        let parted = parts.parted(self.source.as_ref(), &layer.blob);
+        match assemble(plan, self.store, parted, self.progress, &mut out, &fail)? {
+            Assembled::Whole(stream) => Ok(Outcome::Whole(stream)),
+            Assembled::Tar(fetched) => {
                 let actual = out.digest();
                 if actual != layer.diff_id {
-                    let (image, name) = (source.name().to_owned(), format!("layer {}", layer.number));
-                    return Err(Error::WrongLayer { image, layer: name, expected: layer.diff_id, actual });
+                    let (image, name) = (self.source.name().to_owned(), format!("layer {}", layer.number));
+                    let error = Error::WrongLayer { image, layer: name, expected: layer.diff_id, actual };
+                    return Ok(Outcome::Wrong(error, fetched));
                 }
                 LayerWriter::publish(out, &layer.diff_id)?;
-                Ok(true)
+                Ok(Outcome::Made(fetched))
             }
         }
     }

@@ -148,6 +148,19 @@ pub struct Made {
     pub from: From,
     /// Bytes of the content that was fetched for it.
     pub bytes: u64,
+    /// Of a layer in chunks: how what stands between its contents became known.
+    pub headers: Option<Headers>,
+}
+
+/// How what stands between the contents of a layer became known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Headers {
+    /// It was fetched.
+    Fetched,
+    /// It was predicted, from the table of contents and an old layer.
+    Predicted,
+    /// It was predicted wrongly, and fetched then.
+    Corrected,
 }
 
 /// Where a layer came from.
@@ -524,6 +537,7 @@ impl Pull<'_> {
             progress: self.progress,
             jobs: self.request.jobs.get(),
             prices,
+            keeps: !self.request.dry_run,
             latency,
         });
         let (manifest, config) = (&documents.manifest, &documents.config);

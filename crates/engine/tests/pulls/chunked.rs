@@ -60,7 +60,7 @@ fn published(site: &Site, format: Format) -> (Bundle, Bundle) {
     (old, converted(site, "new", &new, format))
 }
 
-fn converted(site: &Site, tag: &str, bundle: &Bundle, format: Format) -> Bundle {
+pub fn converted(site: &Site, tag: &str, bundle: &Bundle, format: Format) -> Bundle {
     let from = site.put(&format!("in-{tag}"), bundle);
     convert(site, &from, &format!("docker://{{double}}/app:{tag}"), format, false);
     bundle_of(site, tag)
@@ -77,24 +77,27 @@ fn bundle_of(site: &Site, tag: &str) -> Bundle {
     bundle
 }
 
-fn manifest(bundle: &Bundle) -> Value {
+pub fn manifest(bundle: &Bundle) -> Value {
     serde_json::from_slice(&bundle.root.1).unwrap()
 }
 
-fn layer(bundle: &Bundle, number: usize) -> (String, u64) {
+pub fn layer(bundle: &Bundle, number: usize) -> (String, u64) {
     let layer = &manifest(bundle)["layers"][number];
     (layer["digest"].as_str().unwrap().to_owned(), layer["size"].as_u64().unwrap())
 }
 
 /// The ranges of a blob that were asked for.
-fn ranges(site: &Site, blob: &str) -> Vec<(u64, u64)> {
+pub fn ranges(site: &Site, blob: &str) -> Vec<(u64, u64)> {
     let requests = site.faults().requests();
     let asked = requests.iter().filter(|request| request.path.ends_with(blob));
+    let one = |range: &str| {
+        let (start, last) = range.split_once('-').unwrap();
+        (start.parse().unwrap(), last.parse::<u64>().expect("a closed range") + 1)
+    };
     asked
-        .map(|request| {
-            let range = request.header("range").expect("a range").strip_prefix("bytes=").unwrap().to_owned();
-            let (start, last) = range.split_once('-').unwrap();
-            (start.parse().unwrap(), last.parse::<u64>().expect("a closed range") + 1)
+        .flat_map(|request| {
+            let ranges = request.header("range").expect("a range").strip_prefix("bytes=").unwrap();
+            ranges.split(',').map(one).collect::<Vec<_>>()
         })
         .collect()
 }

@@ -4,6 +4,7 @@ mod balena;
 mod chunked;
 mod faults;
 mod journey;
+mod predicted;
 mod routes;
 
 use std::num::NonZeroUsize;

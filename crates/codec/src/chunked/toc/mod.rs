@@ -17,7 +17,7 @@ use crate::tar::{Details, Kind, Time};
 use super::{Error, Family, Limits, Place};
 
 /// What a TOC says a member is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EntryKind {
     /// Regular file.
     File,
