@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::digest::Hasher;
 use crate::tar;
 
-use super::{Crc64, Entry, Error, Limits, Place, TarSplit, Toc};
+use super::{Crc64, Entry, Error, Family, Limits, Place, TarSplit, Toc};
 
 /// A stretch of the tar.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,9 +105,12 @@ impl Layer {
         Some(Layer { toc, framing: Vec::new(), pieces })
     }
 
-    /// The layer as the frames of the blob, from first to last: for what knows nothing of it but where they end.
+    /// The layer as the frames, or gzip members, of the blob, from first to last: for what knows nothing of it but where
+    /// they end.
     pub fn of_frames(toc: Toc, place: &Place) -> Layer {
-        Layer { toc, framing: Vec::new(), pieces: vec![Piece::Glue(0..place.data_end())] }
+        // The TOC of eStargz is a part of the tar.
+        let end = if place.family == Family::Stargz { place.size } else { place.data_end() };
+        Layer { toc, framing: Vec::new(), pieces: vec![Piece::Glue(0..end)] }
     }
 }
 

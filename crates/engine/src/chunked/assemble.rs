@@ -14,6 +14,7 @@ use coracle_store::Store;
 use super::Parted;
 use super::local::{Held, Stretch};
 use super::ranges::{Ended, Fetching, Link, Requests, Stream};
+use super::tails::{MAX_SURPLUS, Tails};
 use crate::Error;
 use crate::image::blob::{Progress, reading};
 
@@ -23,6 +24,8 @@ pub(crate) struct Plan {
     family: Family,
     layer: Layer,
     held: Arc<Held>,
+    /// Whether what stands behind a content comes with it: eStargz, unless several contents share a member.
+    tails: bool,
     /// What of the blob is needed.
     wanted: Vec<Range<u64>>,
     link: Link,
@@ -58,8 +61,10 @@ impl Plan {
         if wanted.windows(2).any(|pair| pair[1].start < pair[0].end) {
             return None;
         }
+        let shares = layer.toc.entries.iter().flat_map(|entry| &entry.chunks).any(|chunk| chunk.inner > 0);
+        let tails = place.family == Family::Stargz && !shares;
         let missing = Requests::known(parted, &wanted, link).missing();
-        Some(Plan { family: place.family, layer, held, wanted, link: *link, missing, limits: *limits })
+        Some(Plan { family: place.family, layer, held, tails, wanted, link: *link, missing, limits: *limits })
     }
 
     /// What is known of the layer.
@@ -96,7 +101,7 @@ fn is_away(chunk: &Chunk, held: &Held) -> bool {
 
 /// What came of it.
 pub(crate) enum Assembled {
-    /// All of the tar was written; so many bytes were fetched for it.
+    /// All of the tar was written, or as much of it as shows that it is the wrong one; so many bytes were fetched for it.
     Tar(u64),
     /// The source sends the whole blob in place of a range.
     Whole(Box<dyn Read + Send>),
@@ -116,7 +121,8 @@ pub(crate) fn assemble(
     let fetching = Fetching::new(parted, &plan.wanted, &plan.link, progress)?;
     let mut out = Failing { out, failed: None };
     let (result, ended, fetched) = fetching.run(|stream| {
-        let mut work = Work { plan, store, progress, stream, out: &mut out, left: plan.limits.tar };
+        let (left, tails) = (plan.limits.tar, Tails::default());
+        let mut work = Work { plan, store, progress, stream, out: &mut out, left, tails };
         work.run().map_err(|error| match error {
             Reason::Io(error) => reading(source.name(), &what, error),
             error => super::failed(source, &what, error),
@@ -163,38 +169,65 @@ struct Work<'w, 'f, 'a, 'o> {
     out: &'w mut Failing<'o>,
     /// Bytes of the tar that are still allowed.
     left: u64,
+    tails: Tails,
 }
 
 impl Work<'_, '_, '_, '_> {
     fn run(&mut self) -> Result<(), Reason> {
         let plan = self.plan;
-        for piece in &plan.layer.pieces {
+        let mut pieces = plan.layer.pieces.iter().peekable();
+        while let Some(piece) = pieces.next() {
             if self.progress.stop.raised() {
                 return Err(Reason::Io(io::Error::other(Error::Cancelled)));
             }
             match piece {
                 Piece::Framing(range) => self.out.write_all(&plan.layer.framing[range.clone()])?,
                 Piece::Glue(range) if range.is_empty() => {}
-                Piece::Glue(range) => {
-                    let part = self.stream.range(range.clone())?;
-                    let limits = compress::Limits { max_output: self.left, ..Default::default() };
-                    // Frames alone may stand there; they are decoded where they are fetched.
-                    let mut glue =
-                        compress::ZstdReader::new(part, limits.max_window_log, compress::FrameEnd::Continue);
-                    let written = io::copy(&mut (&mut glue).take(self.left + 1), self.out)?;
-                    self.left = self.left.checked_sub(written).ok_or(Reason::TooLarge {
-                        what: "the tar",
-                        actual: plan.limits.tar + 1,
-                        limit: plan.limits.tar,
-                    })?;
+                Piece::Glue(range) => self.glue(range)?,
+                Piece::Content { entry, crc } => {
+                    let Some(actual) = self.content(*entry, *crc)? else { continue };
+                    let Some(Piece::Framing(range)) =
+                        pieces.next_if(|next| matches!(next, Piece::Framing(_)))
+                    else {
+                        continue;
+                    };
+                    // Behind the last content the TOC follows, in a member of its own.
+                    let predicted = &plan.layer.framing[range.clone()];
+                    let end = if pieces.peek().is_none() {
+                        actual.len().min(predicted.len())
+                    } else {
+                        predicted.len()
+                    };
+                    if !self.tails.note(&predicted[..end], &actual) {
+                        return Ok(());
+                    }
+                    self.out.write_all(&actual)?;
+                    self.out.write_all(&predicted[end..])?;
                 }
-                Piece::Content { entry, crc } => self.content(*entry, *crc)?,
             }
         }
         Ok(())
     }
 
-    fn content(&mut self, number: usize, crc: Option<u64>) -> Result<(), Reason> {
+    fn glue(&mut self, range: &Range<u64>) -> Result<(), Reason> {
+        let part = self.stream.range(range.clone())?;
+        let limits = compress::Limits { max_output: self.left, ..Default::default() };
+        // Frames alone may stand there; they are decoded where they are fetched.
+        let mut glue: Box<dyn Read + '_> = match self.plan.family {
+            Family::Stargz => compress::decoder(part, limits)?.1,
+            _ => {
+                Box::new(compress::ZstdReader::new(part, limits.max_window_log, compress::FrameEnd::Continue))
+            }
+        };
+        let written = io::copy(&mut (&mut glue).take(self.left + 1), self.out)?;
+        let limit = self.plan.limits.tar;
+        let too_large = Reason::TooLarge { what: "the tar", actual: limit + 1, limit };
+        self.left = self.left.checked_sub(written).ok_or(too_large)?;
+        Ok(())
+    }
+
+    /// Writes a content. If what follows it up to the next one came with it, gives that.
+    fn content(&mut self, number: usize, crc: Option<u64>) -> Result<Option<Vec<u8>>, Reason> {
         let plan = self.plan;
         let entry = &plan.layer.toc.entries[number];
         let mut out = ContentWriter::new(&mut *self.out, entry, crc);
@@ -207,8 +240,9 @@ impl Work<'_, '_, '_, '_> {
                     io::copy(&mut file.take(entry.size), &mut out)?;
                 }
             }
-            return out.finish();
+            return out.finish().map(|()| None);
         }
+        let mut tail = None;
         for chunk in &entry.chunks {
             if chunk.zeros {
                 zeros(chunk.size, &mut out)?;
@@ -218,9 +252,13 @@ impl Work<'_, '_, '_, '_> {
                 let part = self.stream.range(chunk.stored.clone())?;
                 let mut reader = ChunkReader::new(part, plan.family, chunk, &entry.name, &plan.limits);
                 io::copy(&mut reader, &mut out)?;
+                if plan.tails && chunk.offset + chunk.size == entry.size {
+                    tail = Some(reader.rest(MAX_SURPLUS)?);
+                }
             }
         }
-        out.finish()
+        out.finish()?;
+        Ok(tail)
     }
 }
 

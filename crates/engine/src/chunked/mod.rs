@@ -8,6 +8,7 @@
 //! | `local` | finds contents in the store, by digest |
 //! | `ranges` | which ranges are asked for, and fetches them side by side |
 //! | `kept` | what was fetched, for a second time |
+//! | `tails` | headers of eStargz that come with contents, against those that were predicted |
 //! | `assemble` | the tar, from what is here and what was fetched |
 
 mod assemble;
@@ -16,6 +17,7 @@ mod kept;
 mod local;
 mod open;
 mod ranges;
+mod tails;
 
 pub(crate) use assemble::{Assembled, Plan, assemble};
 pub(crate) use bet::predict;

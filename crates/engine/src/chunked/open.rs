@@ -4,7 +4,8 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use coracle_codec::chunked::{
-    Error as Reason, Family, Layer, Limits, Place, TarSplit, Toc, read_stargz_toc, stargz_footer,
+    Error as Reason, Family, Layer, Limits, Place, TarSplit, Toc, read_stargz_end, read_stargz_toc,
+    stargz_footer,
 };
 
 use super::{Parted, failed};
@@ -15,6 +16,8 @@ use crate::image::Ranged;
 pub(crate) struct Documents {
     pub(crate) place: Place,
     pub(crate) toc: Toc,
+    /// The end of the tar of eStargz, which has the TOC as its last file.
+    pub(crate) end: Option<Vec<u8>>,
     /// Bytes that were fetched for it, and requests.
     pub(crate) bytes: u64,
     pub(crate) requests: u64,
@@ -47,6 +50,7 @@ pub(crate) fn open(parted: &Parted<'_>, limits: &Limits) -> Result<Opened, Error
     let took = (begin.elapsed(), first.len() as u64);
     let mut documents = Documents {
         toc: Toc { entries: Vec::new(), split: None, ends_said: false },
+        end: None,
         bytes: first.len() as u64,
         requests: 1,
         took,
@@ -65,6 +69,7 @@ pub(crate) fn open(parted: &Parted<'_>, limits: &Limits) -> Result<Opened, Error
             Ranged::Whole(stream) => return Ok(Opened::Whole(stream)),
         };
         documents.toc = read_stargz_toc(&member, place, offset, limits).map_err(fail)?;
+        documents.end = read_stargz_end(&member, limits).ok();
         documents.bytes += member.len() as u64;
         documents.requests += 1;
         return Ok(Opened::Documents(Box::new(documents)));
@@ -92,6 +97,9 @@ pub(crate) fn framing(
 ) -> Result<Framing, Error> {
     let what = format!("layer {}", parted.blob.digest);
     let fail = |error| failed(parted.source, &what, error);
+    if place.family == Family::Stargz {
+        return Ok(Framing::None);
+    }
     let Some(split) = &place.split else {
         return Ok(Layer::without_split(toc.clone(), place).map_or(Framing::None, Framing::Layer));
     };

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use coracle_codec::chunked::{Layer as Contents, Limits, Place};
+use coracle_codec::chunked::{Family, Layer as Contents, Limits, Place};
 use coracle_codec::oci::Descriptor;
 use coracle_store::{Layer as Stored, Lease, Store};
 
@@ -161,8 +161,7 @@ impl Looker<'_> {
     fn parts(&self, layer: &Layer, layers: &[Stored], limits: &Limits) -> Result<Option<Parts>, Error> {
         let source: &dyn Source = self.source.as_ref();
         let (blob, digest) = (&layer.blob, &layer.blob.digest);
-        // eStargz has headers and contents in the same members: all of it is needed whatever is here.
-        if !Place::of(blob, limits).is_ok_and(|place| place.is_some_and(|place| place.toc.is_some())) {
+        if !Place::of(blob, limits).is_ok_and(|place| place.is_some()) {
             return Ok(None);
         }
         let path = self.store.partial_ranges(digest);
@@ -178,7 +177,12 @@ impl Looker<'_> {
             Opened::Plain => return Ok(None),
         };
         let toc = &documents.toc;
-        let predicted = predict(toc, layers, limits);
+        let mut predicted = predict(toc, layers, limits);
+        if documents.place.family == Family::Stargz {
+            // Its headers share members with contents: what is not predicted comes whole.
+            let end = documents.end.as_deref().unwrap_or_default();
+            predicted = predicted.and_then(|layer| layer.with_stargz_end(end, limits));
+        }
         let (contents, predicted) = match predicted {
             Some(layer) => (layer, true),
             None => match framing(&parted, &documents.place, toc, limits)? {

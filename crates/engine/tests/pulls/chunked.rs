@@ -151,16 +151,6 @@ fn layers_without_a_tar_split_come_in_parts_too() {
     assert!(ranges(&site, &blob).iter().map(|(start, end)| end - start).sum::<u64>() < size / 4);
 }
 
-#[test]
-fn estargz_comes_whole() {
-    let site = Site::new();
-    let (_, new) = published(&site, Format::Stargz);
-    pull(&site, OLD).unwrap();
-    let pulled = pull(&site, NEW).unwrap();
-    assert_eq!(from(&pulled), [From::Full, From::Store]);
-    check(&site, &pulled, &new);
-}
-
 /// A registry that knows no ranges may say so in many ways; the layer comes whole then, and only once.
 #[test]
 fn a_registry_without_ranges_sends_the_layer_once() {

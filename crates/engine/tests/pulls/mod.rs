@@ -6,6 +6,7 @@ mod faults;
 mod journey;
 mod predicted;
 mod routes;
+mod stargz;
 
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
