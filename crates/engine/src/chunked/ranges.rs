@@ -181,6 +181,8 @@ struct State {
     next: usize,
     /// The group of the next range to be used.
     used: usize,
+    /// A group that is there already.
+    tried: Option<usize>,
     /// By the numbers of the ranges.
     ready: HashMap<usize, Vec<u8>>,
     ended: Option<Ended>,
@@ -210,10 +212,13 @@ impl<'a> Fetching<'a> {
         let mut requests = Requests::known(&parted, wanted, link);
         if parted.source.serves_several(parted.blob).is_none() {
             let joint = Requests::joint(&parted, &cut(join(wanted, PART)));
-            let first = joint.groups.iter().find(|group| group.len() > 1).cloned().unwrap_or_default();
-            if joint.groups.len() < requests.groups.len() && !first.is_empty() {
-                let ranges: Vec<_> = joint.ranges[first.clone()].iter().map(|(range, _)| range.clone()).collect();
-                for (number, bytes) in first.zip(parted.several(&ranges)?) {
+            let first = joint.groups.iter().position(|group| group.len() > 1);
+            if let Some(first) = first.filter(|_| joint.groups.len() < requests.groups.len()) {
+                let group = joint.groups[first].clone();
+                let ranges: Vec<_> =
+                    joint.ranges[group.clone()].iter().map(|(range, _)| range.clone()).collect();
+                state.tried = Some(first);
+                for (number, bytes) in group.zip(parted.several(&ranges)?) {
                     bytes.into_iter().for_each(|bytes| state.take(number, bytes, progress));
                 }
                 requests = match parted.source.serves_several(parted.blob) {
@@ -221,6 +226,7 @@ impl<'a> Fetching<'a> {
                     // Single ranges; what has come nonetheless is kept.
                     _ => {
                         state.ready.clear();
+                        state.tried = None;
                         Requests::known(&parted, wanted, link)
                     }
                 };
@@ -271,6 +277,9 @@ impl<'a> Fetching<'a> {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             };
             state.next += 1;
+            if state.tried == Some(number) {
+                continue;
+            }
             drop(state);
             let group = self.requests.groups[number].clone();
             if let Err(ended) = self.group(group) {
@@ -285,8 +294,7 @@ impl<'a> Fetching<'a> {
 
     /// Fetches the ranges of one group, together if that can be.
     fn group(&self, group: Range<usize>) -> Result<(), Ended> {
-        let numbers = group.filter(|number| !self.lock().ready.contains_key(number));
-        let mut numbers: Vec<usize> = numbers.collect();
+        let mut numbers: Vec<usize> = group.collect();
         if numbers.len() > 1 && !self.progress.stop.raised() {
             let range = |number: &usize| self.requests.ranges[*number].0.clone();
             let ranges: Vec<_> = numbers.iter().map(range).collect();
