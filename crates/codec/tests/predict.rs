@@ -184,7 +184,11 @@ fn ends_of_archives() {
         ("records", &|tar| tar.finish_padded(20)),
         ("nothing", &TarBuilder::finish_without_trailer),
         ("one block", &|tar| [tar.finish_without_trailer(), vec![0; 512]].concat()),
-        ("many blocks", &|tar| [tar.finish_without_trailer(), vec![0; 3 * 512]].concat()),
+        ("many blocks", &|tar| [tar.finish_without_trailer(), vec![0; 30 * 512]].concat()),
+        // As mmdebstrap does with devices.
+        ("records behind a member", &|tar| {
+            [TarBuilder::new().fifo("before").finish_without_trailer(), tar.finish_padded(20)].concat()
+        }),
     ] {
         let (old, new) = (finish(&version(1)), finish(&version(2)));
         assert!(predicted(&old, &new).as_ref() == Some(&new), "{name}");

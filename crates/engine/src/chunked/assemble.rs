@@ -1,5 +1,6 @@
 //! The tar of a chunked layer, from contents that are here and ranges of the blob.
 
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use coracle_codec::chunked::{
     Chunk, ChunkReader, ContentWriter, Error as Reason, Family, Layer, Limits, Piece, Place,
 };
 use coracle_codec::compress;
+use coracle_codec::digest::Digest;
 use coracle_store::Store;
 
 use super::Parted;
@@ -16,6 +18,9 @@ use super::local::{Held, Stretch};
 use super::ranges::{Ended, Fetching, Link, Requests, Stream};
 use crate::Error;
 use crate::image::blob::{Progress, reading};
+
+/// Bytes of chunks that are remembered because they are needed again.
+const MAX_REMEMBERED: u64 = 32 << 20;
 
 /// How a layer will be put together.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub(crate) struct Plan {
     held: Arc<Held>,
     /// What of the blob is needed.
     wanted: Vec<Range<u64>>,
+    /// Chunks that are needed again after they were fetched once, with their sizes.
+    repeated: HashSet<(Digest, u64)>,
     link: Link,
     /// Bytes that will be fetched for that, and requests, as far as it is known what the source serves.
     missing: (u64, u64),
@@ -42,6 +49,7 @@ impl Plan {
         limits: &Limits,
     ) -> Option<Plan> {
         let mut wanted: Vec<Range<u64>> = Vec::new();
+        let (mut seen, mut repeated, mut remembered) = (HashSet::new(), HashSet::new(), 0);
         for piece in &layer.pieces {
             match piece {
                 Piece::Framing(_) => {}
@@ -49,8 +57,20 @@ impl Plan {
                 Piece::Content { entry, .. } => {
                     let entry = &layer.toc.entries[*entry];
                     if !entry.digest.is_some_and(|digest| held.has(&digest)) {
-                        let away = entry.chunks.iter().filter(|chunk| is_away(chunk, &held));
-                        wanted.extend(away.map(|chunk| chunk.stored.clone()));
+                        for chunk in entry.chunks.iter().filter(|chunk| is_away(chunk, &held)) {
+                            let key = chunk.digest.map(|digest| (digest, chunk.size));
+                            if let Some(key) = key.filter(|key| !seen.insert(*key)) {
+                                if repeated.contains(&key) {
+                                    continue;
+                                }
+                                if remembered + chunk.size <= MAX_REMEMBERED {
+                                    remembered += chunk.size;
+                                    repeated.insert(key);
+                                    continue;
+                                }
+                            }
+                            wanted.push(chunk.stored.clone());
+                        }
                     }
                 }
             }
@@ -59,7 +79,16 @@ impl Plan {
             return None;
         }
         let missing = Requests::known(parted, &wanted, link).missing();
-        Some(Plan { family: place.family, layer, held, wanted, link: *link, missing, limits: *limits })
+        Some(Plan {
+            family: place.family,
+            layer,
+            held,
+            wanted,
+            repeated,
+            link: *link,
+            missing,
+            limits: *limits,
+        })
     }
 
     /// What is known of the layer.
@@ -116,7 +145,8 @@ pub(crate) fn assemble(
     let fetching = Fetching::new(parted, &plan.wanted, &plan.link, progress)?;
     let mut out = Failing { out, failed: None };
     let (result, ended, fetched) = fetching.run(|stream| {
-        let mut work = Work { plan, store, progress, stream, out: &mut out, left: plan.limits.tar };
+        let (left, again) = (plan.limits.tar, HashMap::new());
+        let mut work = Work { plan, store, progress, stream, out: &mut out, left, again };
         work.run().map_err(|error| match error {
             Reason::Io(error) => reading(source.name(), &what, error),
             error => super::failed(source, &what, error),
@@ -163,6 +193,8 @@ struct Work<'w, 'f, 'a, 'o> {
     out: &'w mut Failing<'o>,
     /// Bytes of the tar that are still allowed.
     left: u64,
+    /// Chunks that are needed again.
+    again: HashMap<(Digest, u64), Vec<u8>>,
 }
 
 impl Work<'_, '_, '_, '_> {
@@ -215,9 +247,23 @@ impl Work<'_, '_, '_, '_> {
             } else if let Some(stretch) = chunk.digest.and_then(|d| plan.held.stretches.get(&d)) {
                 copy(stretch, chunk.size, &mut out)?;
             } else {
+                let key = chunk.digest.map(|digest| (digest, chunk.size));
+                let key = key.filter(|key| plan.repeated.contains(key));
+                if let Some(bytes) = key.and_then(|key| self.again.get(&key)) {
+                    out.write_all(bytes)?;
+                    continue;
+                }
                 let part = self.stream.range(chunk.stored.clone())?;
                 let mut reader = ChunkReader::new(part, plan.family, chunk, &entry.name, &plan.limits);
-                io::copy(&mut reader, &mut out)?;
+                match key {
+                    None => _ = io::copy(&mut reader, &mut out)?,
+                    Some(key) => {
+                        let mut bytes = Vec::new();
+                        reader.read_to_end(&mut bytes)?;
+                        out.write_all(&bytes)?;
+                        self.again.insert(key, bytes);
+                    }
+                }
             }
         }
         out.finish()

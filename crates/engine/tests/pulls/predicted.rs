@@ -239,3 +239,24 @@ fn several_ranges_are_asked_for_where_they_are_served() {
         }
     }
 }
+
+#[test]
+fn what_stands_twice_in_a_layer_is_fetched_once() {
+    let site = Site::new();
+    let layer_with = |twins: &[&str]| {
+        let mut tar = TarBuilder::new();
+        (0..10).for_each(|name| _ = tar.file(format!("kept{name}"), binary(name, 30_000)));
+        twins.iter().for_each(|name| _ = tar.file(name, binary(99, 200_000)));
+        image("amd64", &[tar.finish()], Compression::Gzip).unwrap()
+    };
+    converted(&site, "old", &layer_with(&[]), Format::Chunked);
+    let new = converted(&site, "new", &layer_with(&["a", "b", "sub/c"]), Format::Chunked);
+    pull(&site, OLD).unwrap();
+    site.faults().forget();
+    let pulled = pull(&site, NEW).unwrap();
+    assert_eq!(headers(&pulled), Some(Headers::Predicted));
+    check(&site, &pulled, &new);
+    asked_once(&site, &new);
+    let bytes = pulled.layers[0].bytes;
+    assert!((200_000..210_000).contains(&bytes), "{bytes}");
+}
