@@ -73,7 +73,12 @@ impl Client {
         Ok(stream)
     }
 
-    pub(crate) fn stream(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<BlobStream, Error> {
+    pub(crate) fn stream(
+        &self,
+        repository: &Repository,
+        blob: &Descriptor,
+        offset: u64,
+    ) -> Result<BlobStream, Error> {
         let reference = repository.with_digest(blob.digest);
         Ok(BlobStream {
             places: self.sources(&reference)?,

@@ -66,7 +66,8 @@ mod tests {
     fn boundaries() {
         assert_eq!(boundary("multipart/byteranges; boundary=abc"), Some("abc"));
         assert_eq!(boundary("Multipart/ByteRanges;charset=x; Boundary=\"a:c\""), Some("a:c"));
-        for none in ["", "text/plain; boundary=a", "multipart/byteranges", "multipart/byteranges; boundary="] {
+        for none in ["", "text/plain; boundary=a", "multipart/byteranges", "multipart/byteranges; boundary="]
+        {
             assert_eq!(boundary(none), None, "{none}");
         }
     }
@@ -75,7 +76,8 @@ mod tests {
         let mut out = Vec::new();
         for (start, bytes) in parts {
             let last = start + bytes.len() as u64 - 1;
-            let head = format!("\r\n--B\r\nContent-Type: x\r\nContent-Range: bytes {start}-{last}/1000\r\n\r\n");
+            let head =
+                format!("\r\n--B\r\nContent-Type: x\r\nContent-Range: bytes {start}-{last}/1000\r\n\r\n");
             out.extend_from_slice(head.as_bytes());
             out.extend_from_slice(bytes);
         }

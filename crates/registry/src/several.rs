@@ -52,7 +52,9 @@ impl Client {
         let text: Vec<String> =
             ranges.iter().map(|range| format!("{}-{}", range.start, range.end - 1)).collect();
         // The same words again in a request for one range say what is wrong with the line.
-        let Ok(answer) = stream.ask_for(Some(format!("bytes={}", text.join(",")))).await else { return Ok(out) };
+        let Ok(answer) = stream.ask_for(Some(format!("bytes={}", text.join(",")))).await else {
+            return Ok(out);
+        };
         let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
         let boundary = header(CONTENT_TYPE).and_then(boundary).map(str::to_owned);
         let single = header(CONTENT_RANGE).and_then(content_range);
@@ -81,7 +83,8 @@ impl Client {
         };
         // In any order; neighbours may have been joined.
         for (wanted, out) in ranges.iter().zip(&mut out) {
-            let has = |(range, _): &&(Range<u64>, &[u8])| range.start <= wanted.start && wanted.end <= range.end;
+            let has =
+                |(range, _): &&(Range<u64>, &[u8])| range.start <= wanted.start && wanted.end <= range.end;
             if let Some((range, bytes)) = found.iter().find(has) {
                 let from = (wanted.start - range.start) as usize;
                 *out = Some(bytes[from..from + (wanted.end - wanted.start) as usize].to_vec());

@@ -10,6 +10,7 @@
 //! | [`tar_read`] | `tar::Reader`, `source::Tree`, `source::TarSource` | the bytes of the archive |
 //! | [`compress_detect`] | `compress::decoder` | a second run over small pieces, and its bounds |
 //! | [`chunked_parse`] | `chunked::Toc`, `chunked::TarSplit`, `chunked::Layer`, footers | its own sums; other bounds; writing footers again |
+//! | [`chunked_predict`] | `chunked::Style` | the tar it was learned from; the reader of TOCs and tar-splits |
 //! | [`oci_parse`] | `oci::Document`, `oci::ImageConfig`, `oci::Reference`, `oci::Platform` | a second run, other bounds, their own print |
 //! | [`artifact_parse`] | `artifact::Artifact`, `artifact::Target`, `artifact::flatpak` | what is said twice in it, and writing it again |
 //! | [`tardiff_parse`] | `tardiff::OpReader` | [`model::parse`] |
@@ -33,6 +34,7 @@ pub mod model;
 mod native;
 mod oci;
 mod pieces;
+mod predict;
 mod program;
 mod rsync;
 mod store;
@@ -48,6 +50,7 @@ pub use compress::compress_detect;
 pub use frame::stored_frame;
 pub use native::{native_apply, native_entropy, native_head, native_members, old_archive};
 pub use oci::oci_parse;
+pub use predict::chunked_predict;
 pub use program::{native_program, native_references};
 pub use rsync::rsync;
 pub use store::store_layer;
@@ -60,10 +63,11 @@ pub use trust::trust;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("tar_read", tar_read),
     ("compress_detect", compress_detect),
     ("chunked_parse", chunked_parse),
+    ("chunked_predict", chunked_predict),
     ("oci_parse", oci_parse),
     ("artifact_parse", artifact_parse),
     ("tardiff_parse", tardiff_parse),

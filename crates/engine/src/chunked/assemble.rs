@@ -1,5 +1,6 @@
 //! The tar of a chunked layer, from contents that are here and ranges of the blob.
 
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use coracle_codec::chunked::{
     Chunk, ChunkReader, ContentWriter, Error as Reason, Family, Layer, Limits, Piece, Place,
 };
 use coracle_codec::compress;
+use coracle_codec::digest::Digest;
 use coracle_store::Store;
 
 use super::Parted;
@@ -17,6 +19,9 @@ use super::ranges::{Ended, Fetching, Link, Requests, Stream};
 use super::tails::{MAX_SURPLUS, Tails};
 use crate::Error;
 use crate::image::blob::{Progress, reading};
+
+/// Bytes of chunks that are remembered because they are needed again.
+const MAX_REMEMBERED: u64 = 32 << 20;
 
 /// How a layer will be put together.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ pub(crate) struct Plan {
     tails: bool,
     /// What of the blob is needed.
     wanted: Vec<Range<u64>>,
+    /// Chunks that are needed again after they were fetched once, with their sizes.
+    repeated: HashSet<(Digest, u64)>,
     link: Link,
     /// Bytes that will be fetched for that, and requests, as far as it is known what the source serves.
     missing: (u64, u64),
@@ -45,6 +52,7 @@ impl Plan {
         limits: &Limits,
     ) -> Option<Plan> {
         let mut wanted: Vec<Range<u64>> = Vec::new();
+        let (mut seen, mut repeated, mut remembered) = (HashSet::new(), HashSet::new(), 0);
         for piece in &layer.pieces {
             match piece {
                 Piece::Framing(_) => {}
@@ -52,8 +60,20 @@ impl Plan {
                 Piece::Content { entry, .. } => {
                     let entry = &layer.toc.entries[*entry];
                     if !entry.digest.is_some_and(|digest| held.has(&digest)) {
-                        let away = entry.chunks.iter().filter(|chunk| is_away(chunk, &held));
-                        wanted.extend(away.map(|chunk| chunk.stored.clone()));
+                        for chunk in entry.chunks.iter().filter(|chunk| is_away(chunk, &held)) {
+                            let key = chunk.digest.map(|digest| (digest, chunk.size));
+                            if let Some(key) = key.filter(|key| !seen.insert(*key)) {
+                                if repeated.contains(&key) {
+                                    continue;
+                                }
+                                if remembered + chunk.size <= MAX_REMEMBERED {
+                                    remembered += chunk.size;
+                                    repeated.insert(key);
+                                    continue;
+                                }
+                            }
+                            wanted.push(chunk.stored.clone());
+                        }
                     }
                 }
             }
@@ -64,7 +84,17 @@ impl Plan {
         let shares = layer.toc.entries.iter().flat_map(|entry| &entry.chunks).any(|chunk| chunk.inner > 0);
         let tails = place.family == Family::Stargz && !shares;
         let missing = Requests::known(parted, &wanted, link).missing();
-        Some(Plan { family: place.family, layer, held, tails, wanted, link: *link, missing, limits: *limits })
+        Some(Plan {
+            family: place.family,
+            layer,
+            held,
+            tails,
+            wanted,
+            repeated,
+            link: *link,
+            missing,
+            limits: *limits,
+        })
     }
 
     /// What is known of the layer.
@@ -121,8 +151,8 @@ pub(crate) fn assemble(
     let fetching = Fetching::new(parted, &plan.wanted, &plan.link, progress)?;
     let mut out = Failing { out, failed: None };
     let (result, ended, fetched) = fetching.run(|stream| {
-        let (left, tails) = (plan.limits.tar, Tails::default());
-        let mut work = Work { plan, store, progress, stream, out: &mut out, left, tails };
+        let (left, tails, again) = (plan.limits.tar, Tails::default(), HashMap::new());
+        let mut work = Work { plan, store, progress, stream, out: &mut out, left, tails, again };
         work.run().map_err(|error| match error {
             Reason::Io(error) => reading(source.name(), &what, error),
             error => super::failed(source, &what, error),
@@ -170,6 +200,8 @@ struct Work<'w, 'f, 'a, 'o> {
     /// Bytes of the tar that are still allowed.
     left: u64,
     tails: Tails,
+    /// Chunks that are needed again.
+    again: HashMap<(Digest, u64), Vec<u8>>,
 }
 
 impl Work<'_, '_, '_, '_> {
@@ -249,9 +281,23 @@ impl Work<'_, '_, '_, '_> {
             } else if let Some(stretch) = chunk.digest.and_then(|d| plan.held.stretches.get(&d)) {
                 copy(stretch, chunk.size, &mut out)?;
             } else {
+                let key = chunk.digest.map(|digest| (digest, chunk.size));
+                let key = key.filter(|key| plan.repeated.contains(key));
+                if let Some(bytes) = key.and_then(|key| self.again.get(&key)) {
+                    out.write_all(bytes)?;
+                    continue;
+                }
                 let part = self.stream.range(chunk.stored.clone())?;
                 let mut reader = ChunkReader::new(part, plan.family, chunk, &entry.name, &plan.limits);
-                io::copy(&mut reader, &mut out)?;
+                match key {
+                    None => _ = io::copy(&mut reader, &mut out)?,
+                    Some(key) => {
+                        let mut bytes = Vec::new();
+                        reader.read_to_end(&mut bytes)?;
+                        out.write_all(&bytes)?;
+                        self.again.insert(key, bytes);
+                    }
+                }
                 if plan.tails && chunk.offset + chunk.size == entry.size {
                     tail = Some(reader.rest(MAX_SURPLUS)?);
                 }

@@ -249,7 +249,10 @@ mod tests {
         kept.add(10, b"abcde");
         kept.add(15, b"fg");
         kept.add(40, b"xyz");
-        assert_eq!(kept.stretches(&(12..42)), [(12..15, true), (15..17, true), (17..40, false), (40..42, true)]);
+        assert_eq!(
+            kept.stretches(&(12..42)),
+            [(12..15, true), (15..17, true), (17..40, false), (40..42, true)]
+        );
         assert_eq!(kept.stretches(&(0..10)), [(0..10, false)]);
         let mut out = Vec::new();
         kept.read(&(12..15), &mut out).unwrap();
@@ -266,7 +269,10 @@ mod tests {
         bytes.extend_from_slice(&[7; 60]);
         std::fs::write(&path, &bytes).unwrap();
         let again = Kept::open(&path, 100).unwrap().unwrap();
-        assert_eq!(again.stretches(&(0..100)), [(0..10, false), (10..15, true), (15..17, true), (17..100, false)]);
+        assert_eq!(
+            again.stretches(&(0..100)),
+            [(0..10, false), (10..15, true), (15..17, true), (17..100, false)]
+        );
         again.add(50, b"more");
         drop(again);
         let again = Kept::open(&path, 100).unwrap().unwrap();

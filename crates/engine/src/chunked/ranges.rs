@@ -24,7 +24,7 @@ const OVERHEAD: u64 = 700;
 const PART: u64 = 180;
 /// Ranges in one request, where several are served, and their bytes.
 const MAX_JOINT: usize = 128;
-const JOINT_BYTES: u64 = 512 << 10;
+const JOINT_BYTES: u64 = 1 << 20;
 /// Gaps that are fetched rather than asking once more: the candidates, in bytes.
 const GAPS: [u64; 7] = [1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
 /// Of choices that take about as long, by one part in so many, the one with the fewest bytes is taken.

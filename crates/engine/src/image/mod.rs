@@ -100,7 +100,11 @@ pub(crate) trait Source: Send + Sync {
     }
 
     /// The bytes of several ranges of a blob, asked for in one request; `None` for those that did not come.
-    fn open_ranges(&self, _wanted: &Descriptor, ranges: &[Range<u64>]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+    fn open_ranges(
+        &self,
+        _wanted: &Descriptor,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<Option<Vec<u8>>>, Error> {
         Ok(vec![None; ranges.len()])
     }
 

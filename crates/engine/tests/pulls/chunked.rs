@@ -10,6 +10,7 @@ use coracle_engine::pull::From;
 use coracle_testkit::http::Fault;
 use coracle_testkit::image::{binary, mutate, text};
 use coracle_testkit::oci::{Bundle, Compression, digest, image};
+use coracle_testkit::registry::MultiRange;
 use coracle_testkit::tar_builder::TarBuilder;
 use serde_json::Value;
 
@@ -185,8 +186,9 @@ fn ranges_that_fail_in_the_midst_of_a_layer() {
         let (_, new) = published(&site, Format::Chunked);
         pull(&site, OLD).unwrap();
         let (blob, _) = layer(&new, 0);
-        // Whatever is asked for after the documents.
-        site.faults().add("GET", &blob, Fault::Slow(1 << 20, std::time::Duration::ZERO), 1);
+        // Whatever is asked for after the documents, and after the question for several ranges.
+        site.double.behave(|behaviour| behaviour.multi_range = MultiRange::NotImplemented);
+        site.faults().add("GET", &blob, Fault::Slow(1 << 20, std::time::Duration::ZERO), 2);
         site.faults().add("GET", &blob, fault.clone(), 1);
         let (pulled, events) = pull_as(&site, &request(&site, NEW));
         let pulled = pulled.unwrap_or_else(|error| panic!("{fault:?}: {error}"));

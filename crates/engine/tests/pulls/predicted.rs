@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use coracle_codec::compress::{ZstdWriter, ZstdWriterOptions, decoder};
 use coracle_engine::convert::Format;
 use coracle_engine::pull::{From, Headers, Pulled};
-use coracle_testkit::http::Fault;
+use coracle_testkit::http::{Fault, Request};
 use coracle_testkit::image::{binary, mutate, text};
 use coracle_testkit::oci::{Bundle, Compression, digest, image};
+use coracle_testkit::registry::MultiRange;
 use coracle_testkit::tar_builder::{Header, Magic, TarBuilder};
 use serde_json::Value;
 
@@ -28,7 +29,8 @@ fn version(number: u64, named: bool) -> Bundle {
         }
     }
     if named {
-        let header = Header { size: 5, uname: b"daemon".into(), magic: Magic::Gnu, ..Header::new("usr/named") };
+        let header =
+            Header { size: 5, uname: b"daemon".into(), magic: Magic::Gnu, ..Header::new("usr/named") };
         tar.entry(&header, b"named");
     }
     image("amd64", &[tar.finish()], Compression::Gzip).unwrap()
@@ -184,6 +186,8 @@ fn a_layer_that_was_cut_off_is_gone_on_with() {
     let site = Site::new();
     let new = published(&site, false);
     let (blob, _) = layer(&new, 0);
+    site.double.behave(|behaviour| behaviour.multi_range = MultiRange::NotSatisfiable);
+    // The table of contents, the question for several ranges, and two ranges.
     site.faults().add("GET", &blob, Fault::Slow(1 << 20, std::time::Duration::ZERO), 4);
     site.faults().add("GET", &blob, Fault::Status(404, vec![]), 2_000_000);
     pull(&site, NEW).unwrap_err();
@@ -196,13 +200,63 @@ fn a_layer_that_was_cut_off_is_gone_on_with() {
     check(&site, &pulled, &new);
     nothing_over(&site);
     assert!(pulled.resumed_bytes > 1000, "{}", pulled.resumed_bytes);
+    let (start, end) = part(&new, "manifest-position");
+    assert!(pulled.resumed_bytes > end - start, "{}", pulled.resumed_bytes);
+    // One that was answered is in none of the later requests, and neither is the table of contents.
     let requests = site.faults().requests();
-    let (first, second) = requests.split_at(before);
-    let asked = |requests: &[coracle_testkit::http::Request]| -> Vec<String> {
+    let asked = |requests: &[Request]| -> Vec<String> {
         let blobs = requests.iter().filter(|request| request.path.ends_with(&blob));
         blobs.filter_map(|request| request.header("range").map(str::to_owned)).collect()
     };
-    // The first four were answered, the table of contents among them.
-    let answered = &asked(first)[..4];
-    assert!(asked(second).iter().all(|range| !answered.contains(range)), "{answered:?}");
+    let (first, second) = (asked(&requests[..before]), asked(&requests[before..]));
+    let again = first.iter().filter(|range| second.contains(range)).count();
+    assert!(!second.contains(&format!("bytes={start}-{}", end - 1)));
+    assert!(again + 3 <= first.len(), "{first:?}, and again {second:?}");
+}
+
+/// Whatever a registry says to several ranges in one request, it is asked once, and the image is the same.
+#[test]
+fn several_ranges_are_asked_for_where_they_are_served() {
+    for behaviour in
+        [MultiRange::Parts, MultiRange::NotImplemented, MultiRange::NotSatisfiable, MultiRange::Whole]
+    {
+        let site = Site::new();
+        let new = published(&site, false);
+        site.double.behave(|all| all.multi_range = behaviour);
+        let pulled = pull(&site, NEW).unwrap();
+        assert_eq!(headers(&pulled), Some(Headers::Predicted), "{behaviour:?}");
+        check(&site, &pulled, &new);
+        nothing_over(&site);
+        let (blob, _) = layer(&new, 0);
+        let requests = site.faults().requests();
+        let blobs: Vec<&Request> = requests.iter().filter(|r| r.path.ends_with(&blob)).collect();
+        let several = blobs.iter().filter(|r| r.header("range").unwrap().contains(',')).count();
+        assert_eq!(several, 1, "{behaviour:?}");
+        // The table of contents, and all contents in one; or each range by itself.
+        assert_eq!(blobs.len() == 2, behaviour == MultiRange::Parts, "{behaviour:?}: {}", blobs.len());
+        if behaviour == MultiRange::Parts {
+            asked_once(&site, &new);
+        }
+    }
+}
+
+#[test]
+fn what_stands_twice_in_a_layer_is_fetched_once() {
+    let site = Site::new();
+    let layer_with = |twins: &[&str]| {
+        let mut tar = TarBuilder::new();
+        (0..10).for_each(|name| _ = tar.file(format!("kept{name}"), binary(name, 30_000)));
+        twins.iter().for_each(|name| _ = tar.file(name, binary(99, 200_000)));
+        image("amd64", &[tar.finish()], Compression::Gzip).unwrap()
+    };
+    converted(&site, "old", &layer_with(&[]), Format::Chunked);
+    let new = converted(&site, "new", &layer_with(&["a", "b", "sub/c"]), Format::Chunked);
+    pull(&site, OLD).unwrap();
+    site.faults().forget();
+    let pulled = pull(&site, NEW).unwrap();
+    assert_eq!(headers(&pulled), Some(Headers::Predicted));
+    check(&site, &pulled, &new);
+    asked_once(&site, &new);
+    let bytes = pulled.layers[0].bytes;
+    assert!((200_000..210_000).contains(&bytes), "{bytes}");
 }

@@ -8,6 +8,7 @@ mod chunked;
 mod deltas;
 mod documents;
 mod native;
+mod predict;
 mod programs;
 mod rsync;
 mod store;
@@ -36,6 +37,7 @@ fn main() -> Outcome {
         ("tar_read", tars::seeds()?),
         ("compress_detect", streams::seeds()?),
         ("chunked_parse", chunked::seeds()?),
+        ("chunked_predict", predict::seeds()?),
         ("oci_parse", documents::seeds()?),
         ("artifact_parse", artifacts::seeds()?),
         ("rsync", rsync::seeds()?),

@@ -35,6 +35,8 @@ pub(super) struct Texts {
     pub(super) name: Vec<u8>,
     pub(super) prefix: Vec<u8>,
     pub(super) link: Vec<u8>,
+    /// The time of the last change, where it is not that of the entry.
+    pub(super) time: Option<i64>,
     /// Names of owner and group, where they are other ones than in the model.
     pub(super) owners: [Option<Vec<u8>>; 2],
 }
@@ -71,8 +73,8 @@ impl<'a> Model<'a> {
         text(&mut out[..100], &texts.name)?;
         text(&mut out[LINK..LINK + 100], &texts.link)?;
         let size = i64::try_from(entry.size).ok()?;
-        let numbers =
-            [(MODE, entry.mode), (UID, entry.uid), (GID, entry.gid), (SIZE, size), (TIME, entry.mtime.seconds)];
+        let time = texts.time.unwrap_or(entry.mtime.seconds);
+        let numbers = [(MODE, entry.mode), (UID, entry.uid), (GID, entry.gid), (SIZE, size), (TIME, time)];
         for (field, value) in numbers {
             self.number(&mut out, field, value);
         }

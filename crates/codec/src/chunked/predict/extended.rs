@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use crate::tar::write::{padding, record};
 use crate::tar::{BLOCK, Time};
 
+use super::Entry;
 use super::block::{self, Block, Model, Texts};
 use super::names::{Cut, NAME, Scheme, shorten_as_go};
-use super::Entry;
 
 /// Digits of owners and groups, and of sizes and times, that a header has room for.
 const ID: u32 = 7;
 const LONG: u32 = 11;
 const XATTR: &[u8] = b"SCHILY.xattr.";
+/// Half a second.
+const HALF: u32 = 500_000_000;
 /// Headers that a way of naming is tried on.
 const SAMPLES: usize = 64;
 
@@ -53,6 +55,8 @@ pub(super) struct Dialect {
     /// GNU long names, and long targets.
     long_name: Option<Box<Block>>,
     long_link: Option<Box<Block>>,
+    /// Whether GNU names in a header always end with a zero, so that they have a byte less.
+    ended: bool,
     /// Whether a long name stands before a long target.
     name_first: bool,
     /// Where long names are cut; `None` if there is none that could be.
@@ -89,6 +93,7 @@ impl Dialect {
             }
             let flags: Vec<u8> = head.extended.iter().map(|(flag, ..)| *flag).collect();
             dialect.name_first |= flags.starts_with(b"LK");
+            dialect.ended |= flags.contains(&b'L') && head.main[NAME - 1] == 0;
             for (flag, block, _) in &head.extended {
                 match flag {
                     b'L' => _ = dialect.long_name.get_or_insert_with(|| Box::new(**block)),
@@ -97,9 +102,10 @@ impl Dialect {
                 }
             }
             for (number, text) in [&entry.name, &entry.link_name].into_iter().enumerate() {
-                let recorded = head.extended.iter().any(|(.., content)| {
-                    keys(content).any(|key| key == [&b"path"[..], b"linkpath"][number])
-                });
+                let recorded = head
+                    .extended
+                    .iter()
+                    .any(|(.., content)| keys(content).any(|key| key == [&b"path"[..], b"linkpath"][number]));
                 dialect.raw[number] |= !text.is_ascii() && text.len() <= NAME && !recorded;
             }
             let name = entry.name.as_bytes();
@@ -152,8 +158,10 @@ impl Dialect {
         if !entry.xattrs.is_empty() || entry.mtime.nanos > 0 {
             return None;
         }
-        let mut long = |text: &str, model: &Option<Box<Block>>| {
-            if text.len() <= NAME {
+        let go = self.name_first || self.cuts_as_go();
+        let width = if self.ended && !go { NAME - 1 } else { NAME };
+        let mut long = |text: &str, model: &Option<Box<Block>>, kept: usize| {
+            if text.len() <= width {
                 return Some(text.as_bytes().to_vec());
             }
             let content = [text.as_bytes(), b"\0"].concat();
@@ -161,35 +169,29 @@ impl Dialect {
             let name = crate::tar::field_text(&model[..100]);
             push(out, &block::extended(model, name, content.len() as u64, None)?, &content);
             let mut short = text.as_bytes().to_vec();
-            if self.name_first || self.cuts_as_go() {
+            if go {
                 shorten_as_go(&mut short);
             }
-            short.truncate(NAME);
+            short.truncate(kept);
             Some(short)
         };
         if self.name_first {
-            texts.name = long(&entry.name, &self.long_name)?;
-            texts.link = long(&entry.link_name, &self.long_link)?;
+            texts.name = long(&entry.name, &self.long_name, width)?;
+            texts.link = long(&entry.link_name, &self.long_link, NAME)?;
         } else {
-            texts.link = long(&entry.link_name, &self.long_link)?;
-            texts.name = long(&entry.name, &self.long_name)?;
+            texts.link = long(&entry.link_name, &self.long_link, NAME)?;
+            texts.name = long(&entry.name, &self.long_name, width)?;
         }
         Some(())
     }
 
-    /// Go leaves the owner of a long name empty, others write it.
+    /// Go leaves the mode of a long name 0, GNU tar does not.
     fn cuts_as_go(&self) -> bool {
-        self.long_name.as_ref().is_some_and(|block| block[265] == 0 && block[136] == b'0' && block[100] == b'0')
+        self.long_name.as_ref().is_some_and(|block| &block[100..107] == b"0000000")
     }
 
     /// What does not fit stands in records, but for long names that can be cut.
-    fn posix(
-        &self,
-        entry: &Entry,
-        model: &Model<'_>,
-        texts: &mut Texts,
-        out: &mut Vec<u8>,
-    ) -> Option<()> {
+    fn posix(&self, entry: &Entry, model: &Model<'_>, texts: &mut Texts, out: &mut Vec<u8>) -> Option<()> {
         let (name, link) = (entry.name.as_bytes(), entry.link_name.as_bytes());
         let mut records = self.needed(entry, model)?;
         let mut cut = None;
@@ -217,6 +219,12 @@ impl Dialect {
         let extended = manner.names.apply(name);
         push(out, &block::extended(&manner.model, &extended, content.len() as u64, time)?, &content);
         (texts.name, texts.link) = (manner.names.shorten(name), manner.names.shorten(link));
+        if let Scheme::Fixed(_) = manner.names {
+            // Python rounds, halves to even numbers.
+            let Time { seconds, nanos } = entry.mtime;
+            let up = nanos > HALF || nanos == HALF && seconds % 2 != 0;
+            texts.time = seconds.checked_add(i64::from(up));
+        }
         Some(())
     }
 
@@ -316,7 +324,12 @@ impl Records {
 
     /// Whether a target that is no ASCII is written as it is: GNU tar does.
     fn leaves_links(&self) -> bool {
-        matches!(self.names, Scheme::Folder { .. })
+        match &self.names {
+            Scheme::Folder { .. } => true,
+            // Ours does not.
+            Scheme::Base(before) => before != b"PaxHeaders.0/",
+            Scheme::Go | Scheme::Fixed(_) => false,
+        }
     }
 
     /// Records in the order that they have here; `None` if that is not known.

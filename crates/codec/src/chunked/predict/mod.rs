@@ -60,8 +60,8 @@ struct Known {
 enum End {
     /// So many zeros.
     Zeros(u64),
-    /// Two blocks of zeros or more, up to a whole record.
-    Record,
+    /// Two blocks of zeros or more, up to whole records and so many bytes: what stands before the first record.
+    Record(u64),
 }
 
 impl Style {
@@ -130,10 +130,11 @@ impl Style {
         let mut bytes = vec![0; count as usize];
         old.read_exact_at(last, &mut bytes)?;
         check_zeros(&bytes)?;
-        let filled = old.size().is_multiple_of(RECORD) && (END..END + RECORD).contains(&count);
-        // Where a record happens to be full, only its writer tells.
-        Ok(if filled && (count > END || self.dialect.fills_records()) {
-            End::Record
+        // Some put a tar behind members of their own. Where a record happens to be full, only its writer tells.
+        let before = old.size() % RECORD;
+        let full = count == END && before == 0 && self.dialect.fills_records();
+        Ok(if full || (END + 1..END + RECORD).contains(&count) {
+            End::Record(before)
         } else {
             End::Zeros(count)
         })
@@ -182,7 +183,10 @@ impl Style {
         let size = contents.checked_add(split.framing.len() as u64)?;
         let end = match self.end {
             End::Zeros(count) => count,
-            End::Record => size.checked_add(END)?.checked_next_multiple_of(RECORD)? - size,
+            End::Record(before) => {
+                let least = size.checked_add(END)?;
+                END + (before + RECORD - least % RECORD) % RECORD
+            }
         };
         split.framing.resize(split.framing.len() + end as usize, 0);
         // What does not say what the TOC says is no tar of it.

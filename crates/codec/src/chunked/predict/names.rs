@@ -22,9 +22,8 @@ impl Cut {
         if name.len() <= NAME || !name.is_ascii() {
             return None;
         }
-        let fits = |at: &usize| {
-            (1..=PREFIX).contains(at) && name.len() - at - 1 <= NAME && name.len() > at + 1
-        };
+        let fits =
+            |at: &usize| (1..=PREFIX).contains(at) && name.len() - at - 1 <= NAME && name.len() > at + 1;
         let mut slashes = (0..name.len()).filter(|at| name[*at] == b'/').filter(fits);
         let at = match self {
             Cut::Never => None,
@@ -42,8 +41,8 @@ pub(super) enum Scheme {
     Go,
     /// `DIR/WORD/FILE`; with `dot`, `.` for the folder of a name without any.
     Folder { word: Vec<u8>, dot: bool },
-    /// `PaxHeaders.0/FILE`, whatever the folder: our own writer.
-    Own,
+    /// Such a text and `FILE`, whatever the folder.
+    Base(Vec<u8>),
     /// Always the same: Python.
     Fixed(Vec<u8>),
 }
@@ -51,7 +50,7 @@ pub(super) enum Scheme {
 impl Scheme {
     /// All that a member which is named so may have been named by.
     pub(super) fn candidates(extended: &[u8], name: &[u8]) -> Vec<Scheme> {
-        let mut out = vec![Scheme::Go, Scheme::Own];
+        let mut out = vec![Scheme::Go];
         for dot in [true, false] {
             let folder = folder(name, dot);
             let rest = if folder.is_empty() {
@@ -65,6 +64,13 @@ impl Scheme {
             {
                 out.push(Scheme::Folder { word: rest[..len].to_vec(), dot });
             }
+        }
+        // The file may be cut.
+        let full = |at: &usize| extended.len() == NAME || extended.len() - at == base(name).len();
+        let mut starts =
+            (0..extended.len()).filter(|at| base(name).starts_with(&extended[*at..])).filter(full);
+        if let Some(at) = starts.next() {
+            out.push(Scheme::Base(extended[..at].to_vec()));
         }
         out.push(Scheme::Fixed(extended.to_vec()));
         out
@@ -95,7 +101,7 @@ impl Scheme {
                     false => [folder, b"/", word, b"/", base].concat(),
                 }
             }
-            Scheme::Own => [b"PaxHeaders.0/", base(name)].concat(),
+            Scheme::Base(before) => [before, base(name)].concat(),
             Scheme::Fixed(name) => name.clone(),
         };
         out.truncate(NAME);
@@ -104,9 +110,16 @@ impl Scheme {
 
     /// Whether it has a number of the process that wrote it, so that the next one has another.
     pub(super) fn is_fleeting(&self) -> bool {
-        matches!(self, Scheme::Folder { word, .. } if word.rsplit(|byte| *byte == b'.').next().is_some_and(|last| {
-            word.contains(&b'.') && last != b"0" && !last.is_empty() && last.iter().all(u8::is_ascii_digit)
-        }))
+        let word = match self {
+            Scheme::Folder { word, .. } => word.as_slice(),
+            Scheme::Base(before) => before.strip_suffix(b"/").unwrap_or(before),
+            Scheme::Go | Scheme::Fixed(_) => return false,
+        };
+        let dot = word.iter().rposition(|byte| *byte == b'.');
+        dot.is_some_and(|dot| {
+            let last = &word[dot + 1..];
+            last != b"0" && !last.is_empty() && last.iter().all(u8::is_ascii_digit)
+        })
     }
 
     /// A name as it stands in a header although it does not fit: what is no ASCII and what is too long go.
@@ -118,7 +131,7 @@ impl Scheme {
                 Ok(text) => text.chars().map(|c| if c.is_ascii() { c as u8 } else { b'?' }).collect(),
                 Err(_) => name.to_vec(),
             },
-            Scheme::Folder { .. } | Scheme::Own => name.to_vec(),
+            Scheme::Folder { .. } | Scheme::Base(_) => name.to_vec(),
         };
         if *self == Scheme::Go {
             shorten_as_go(&mut out);
