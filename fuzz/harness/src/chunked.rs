@@ -1,7 +1,8 @@
 //! Tables of contents and tar-splits.
 
 use coracle_codec::chunked::{
-    ContentWriter, Entry, Family, Footer, Layer, Limits, Part, Piece, Place, TarSplit, Toc, stargz_footer,
+    ContentWriter, Entry, Family, Footer, Layer, Limits, Part, Piece, Place, TarSplit, Toc, read_stargz_end,
+    stargz_footer,
 };
 use coracle_codec::compress::{ZstdWriter, ZstdWriterOptions};
 use coracle_codec::digest::Digest;
@@ -18,6 +19,7 @@ const DATA_END: u64 = 1 << 32;
 /// * Where TOC and tar-split agree, pieces are the whole tar: framing in its order, each content once.
 /// * Each family reads the same entries, or refuses; tighter bounds only refuse.
 /// * A footer that is read is written to the same.
+/// * As a gzip member, it is the end of a tar within bounds; as the end of a layer, it takes the place of zeros alone.
 pub fn chunked_parse(data: &[u8]) {
     if let Ok(footer) = Footer::parse(data)
         && footer.split.is_some()
@@ -26,6 +28,9 @@ pub fn chunked_parse(data: &[u8]) {
     }
     if let Ok(offset) = stargz_footer(data, 1 << 20) {
         assert!(offset > 0 && offset < 1 << 20);
+    }
+    if let Ok(end) = read_stargz_end(data, &LIMITS) {
+        assert!(end.len() as u64 <= LIMITS.decoded + (64 << 10));
     }
     let cut = data.iter().position(|byte| *byte == 0);
     let (json, lines) = cut.map_or((data, &[][..]), |cut| (&data[..cut], &data[cut + 1..]));
@@ -62,6 +67,11 @@ pub fn chunked_parse(data: &[u8]) {
     let part = Part { offset: 8, stored: stored.len() as u64, decoded: lines.len() as u64 };
     let Ok(split) = TarSplit::read(&stored, &Digest::of(&stored), &part, &LIMITS) else { return };
     let Ok(layer) = Layer::new(toc, split, &LIMITS) else { return };
+    if let Some(ended) = layer.clone().with_stargz_end(data, &LIMITS) {
+        let kept = ended.framing.strip_suffix(data).unwrap_or_else(|| panic!("another end"));
+        assert!(layer.framing.starts_with(kept) && layer.framing[kept.len()..].iter().all(|byte| *byte == 0));
+        assert_eq!(ended.pieces.len(), layer.pieces.len());
+    }
     let (mut framed, mut contents) = (0, Vec::new());
     for piece in &layer.pieces {
         match piece {

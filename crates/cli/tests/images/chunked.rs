@@ -145,7 +145,9 @@ pub fn we_pull_in_parts(site: &Site, suffix: &str) {
         server.faults().answers().into_iter().filter(|(request, ..)| request.header("range").is_some());
     let sent: Vec<(u16, u64)> = parts.map(|(_, status, bytes)| (status, bytes)).collect();
     assert!(sent.iter().all(|(status, _)| *status == 206), "{sent:?}");
-    assert_eq!(sent.iter().map(|(_, bytes)| bytes).sum::<u64>(), bytes);
+    // Several ranges in one answer have heads.
+    let sent: u64 = sent.iter().map(|(_, bytes)| bytes).sum();
+    assert!((bytes..bytes + 4000).contains(&sent), "{sent} for {bytes}");
     // The image is the one that a full pull gives: the program compares each layer with its config.
     site.program(&format!(
         "skopeo copy --quiet --src-tls-verify=false docker://{}/app:2{suffix} oci:out/full{suffix}:x",
