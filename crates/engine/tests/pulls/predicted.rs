@@ -257,6 +257,7 @@ fn what_stands_twice_in_a_layer_is_fetched_once() {
     assert_eq!(headers(&pulled), Some(Headers::Predicted));
     check(&site, &pulled, &new);
     asked_once(&site, &new);
+    // Compressed, one of them has nearly 100 kB.
     let bytes = pulled.layers[0].bytes;
-    assert!((200_000..210_000).contains(&bytes), "{bytes}");
+    assert!((80_000..120_000).contains(&bytes), "{bytes}");
 }
