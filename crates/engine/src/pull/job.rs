@@ -146,8 +146,8 @@ impl Job {
         let layers = self.layers.iter().zip(&self.plan.ways).map(|(layer, way)| match way {
             Way::Have => 0,
             Way::Full => layer.blob.size.max(layer.tar.unwrap_or(0)),
-            // What is here is shared as a rule; what comes is compressed.
-            Way::Chunks => layer.chunks.as_ref().map_or(0, |parts| parts.plan.bytes()),
+            // What is here is shared as a rule; what comes is kept until it is in its place.
+            Way::Chunks => layer.chunks.as_ref().map_or(0, |parts| 2 * parts.plan.bytes()),
             Way::Delta(at) => {
                 let number = self.layers.iter().position(|other| other.diff_id == layer.diff_id);
                 let content = number.and_then(|number| self.deltas[*at].contents[number].as_ref());
