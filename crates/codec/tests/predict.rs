@@ -50,13 +50,13 @@ fn assembled(layer: &Layer, tar: &[u8]) -> Vec<u8> {
     out
 }
 
-fn predicted(old: &Vec<u8>, new: &[u8]) -> Option<Vec<u8>> {
-    let style = Style::learn(old, &Limits::default()).unwrap();
+fn predicted(old: &[u8], new: &[u8]) -> Option<Vec<u8>> {
+    let style = Style::learn(&old.to_vec(), &Limits::default()).unwrap();
     style.predict(&toc_of(new), &Limits::default()).map(|layer| assembled(&layer, new))
 }
 
-fn understood(tar: &Vec<u8>) -> bool {
-    let (all, some) = Style::learn(tar, &Limits::default()).unwrap().members();
+fn understood(tar: &[u8]) -> bool {
+    let (all, some) = Style::learn(&tar.to_vec(), &Limits::default()).unwrap().members();
     all == some
 }
 

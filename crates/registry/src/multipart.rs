@@ -20,12 +20,11 @@ pub(crate) fn boundary(content_type: &str) -> Option<&str> {
     (1..=70).contains(&value.len()).then_some(value)
 }
 
+/// Where a part is in the blob, and its bytes.
+pub(crate) type Part<'a> = (Range<u64>, &'a [u8]);
+
 /// The parts of a body: where each is in the blob of `size` bytes, and its bytes.
-pub(crate) fn parts<'a>(
-    body: &'a [u8],
-    boundary: &str,
-    size: u64,
-) -> Result<Vec<(Range<u64>, &'a [u8])>, &'static str> {
+pub(crate) fn parts<'a>(body: &'a [u8], boundary: &str, size: u64) -> Result<Vec<Part<'a>>, &'static str> {
     let delimiter = [b"--", boundary.as_bytes()].concat();
     let mut out = Vec::new();
     let mut rest = body;

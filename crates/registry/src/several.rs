@@ -10,7 +10,7 @@ use reqwest::StatusCode;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE};
 
 use crate::http::Body;
-use crate::multipart::{MAX_HEAD, boundary, parts};
+use crate::multipart::{MAX_HEAD, Part, boundary, parts};
 use crate::range::content_range;
 use crate::{Client, Error};
 
@@ -83,8 +83,7 @@ impl Client {
         };
         // In any order; neighbours may have been joined.
         for (wanted, out) in ranges.iter().zip(&mut out) {
-            let has =
-                |(range, _): &&(Range<u64>, &[u8])| range.start <= wanted.start && wanted.end <= range.end;
+            let has = |(range, _): &&Part<'_>| range.start <= wanted.start && wanted.end <= range.end;
             if let Some((range, bytes)) = found.iter().find(has) {
                 let from = (wanted.start - range.start) as usize;
                 *out = Some(bytes[from..from + (wanted.end - wanted.start) as usize].to_vec());
