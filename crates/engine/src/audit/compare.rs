@@ -6,6 +6,7 @@ use super::packages::{PackageChange, changes, packages};
 use super::tree::Member;
 use super::{FileKind, How, Request, counted, files};
 use crate::image::Environment;
+use crate::subset::Subset;
 use crate::{Context, Error};
 
 /// What became of a file.
@@ -33,6 +34,8 @@ pub struct Compared {
     pub old: Digest,
     /// Digest of the new one.
     pub new: Digest,
+    /// What the old one and the new one are parts of, if they are only parts of images.
+    pub subsets: (Option<Subset>, Option<Subset>),
     /// Files that differ, in order of their paths.
     pub changes: Vec<Change>,
     /// Files that are the same.
@@ -65,6 +68,7 @@ pub fn compare(
         let mut compared = Compared {
             old: old.digest(),
             new: new.digest(),
+            subsets: (old.subset(), new.subset()),
             changes: Vec::new(),
             same: 0,
             packages: changes(&before, &after),

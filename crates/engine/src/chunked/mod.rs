@@ -5,23 +5,34 @@
 //! |---|---|
 //! | `open` | fetches the documents of a layer |
 //! | `local` | finds contents in the store, by digest |
+//! | `host` | finds contents in trees of files, by name and digest |
 //! | `ranges` | which ranges are asked for, and fetches them side by side |
 //! | `assemble` | the tar, from what is here and what was fetched |
 
 mod assemble;
+mod host;
 mod local;
 mod open;
 mod ranges;
 
 pub(crate) use assemble::{Assembled, Plan, assemble};
+pub(crate) use host::HostTree;
 pub(crate) use local::Held;
-pub(crate) use open::{Opened, open};
+pub(crate) use open::{Documents, Opened, open};
 pub(crate) use ranges::Link;
 
 use coracle_codec::chunked;
 
 use crate::Error;
 use crate::image::Source;
+
+/// Names that eStargz adds to a layer.
+const STARGZ_NAMES: [&str; 3] = ["stargz.index.json", ".no.prefetch.landmark", ".prefetch.landmark"];
+
+/// Whether a member belongs to eStargz itself and not to the image.
+pub(crate) fn is_stargz_own(name: &str) -> bool {
+    STARGZ_NAMES.contains(&name.trim_start_matches("./"))
+}
 
 /// The error of a layer that cannot be read in parts.
 pub(crate) fn failed(source: &dyn Source, what: &str, error: chunked::Error) -> Error {

@@ -10,7 +10,7 @@ use coracle_store::{Layer as Stored, Lease, Store};
 use super::job::{At, Job, Layer, config_here};
 use super::plan::{Chunks, Prices, Way};
 use crate::Error;
-use crate::chunked::{Held, Link, Opened, Plan, open};
+use crate::chunked::{Held, HostTree, Link, Opened, Plan, open};
 use crate::image::Source;
 use crate::image::blob::Progress;
 use crate::image::copy::in_parallel;
@@ -41,6 +41,8 @@ pub(super) struct Looker<'a> {
     pub(super) lease: &'a Lease,
     pub(super) source: &'a Arc<Spooled>,
     pub(super) progress: &'a Arc<Progress>,
+    /// Trees of files that were named as sources.
+    pub(super) trees: &'a [HostTree],
     pub(super) jobs: usize,
     pub(super) prices: Prices,
     /// What a request without content takes.
@@ -58,7 +60,7 @@ impl Looker<'_> {
         }
         let layers = self.layers(job)?;
         // Without old layers next to nothing is here, and a layer that comes whole can be gone on with after a break.
-        if layers.is_empty() {
+        if layers.is_empty() && self.trees.is_empty() {
             return Ok(());
         }
         let found = Mutex::new(Vec::new());
@@ -118,12 +120,9 @@ impl Looker<'_> {
             Opened::Plain => return Ok(None),
         };
         let Some(contents) = documents.layer else { return Ok(None) };
-        let held = Held::find(self.store, layers, [&contents.toc])?;
+        let held = Held::find(self.store, layers, self.trees, &contents.toc)?;
         let (took, bytes) = documents.took;
-        let link = match source.repository().is_some() {
-            true => Link::measured(self.latency, took, bytes),
-            false => Link::local(),
-        };
+        let link = Link::to(source, self.latency, took, bytes);
         let hints = layers.iter().take(8).cloned().collect();
         let plan = Plan::new(&documents.place, contents, held, &link, limits);
         let plan = plan.filter(|plan| plan.bytes() < layer.blob.size / 10 * 9);

@@ -30,6 +30,7 @@ pub fn request(site: &Site, image: &str) -> Request {
         origin: None,
         name: None,
         sources: Vec::new(),
+        trees: Vec::new(),
         platform: None,
         to: None,
         keep: false,
