@@ -42,12 +42,12 @@ fn published(site: &Site, options: &str) {
 }
 
 /// The registry, and what was asked of it.
-fn watched(site: &Site) -> Server {
+pub fn watched(site: &Site) -> Server {
     Server::start(Arc::new(Forward::new(&site.registry.host()))).unwrap()
 }
 
 /// Bytes of the ranges of blobs that were asked for, and requests for whole blobs.
-fn asked(server: &Server) -> (u64, usize) {
+pub fn asked(server: &Server) -> (u64, usize) {
     let requests = server.faults().requests();
     let blobs = requests.iter().filter(|r| r.method == "GET" && r.path.contains("/blobs/"));
     let (ranged, whole): (Vec<&Request>, Vec<&Request>) = blobs.partition(|r| r.header("range").is_some());

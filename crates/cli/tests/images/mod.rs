@@ -16,5 +16,6 @@ mod restarts;
 mod rootfs;
 mod shown;
 mod site;
+mod subset;
 mod trust;
 mod updates;

@@ -113,7 +113,7 @@ impl Pull<'_> {
         let (limits, archive_limits) = (environment.limits, environment.archive_limits);
         let place = Place { selection, path, limits, archive_limits, sharing: environment.sharing };
         let mut destination = RootfsDestination::create(&to.to_string(), &place)?;
-        destination.read_in_parts(parts);
+        destination.read_in_parts(parts, config);
         let root = Document::Manifest(manifest.clone());
         let source = spooled as Arc<dyn Source>;
         let jobs = self.request.jobs.get();

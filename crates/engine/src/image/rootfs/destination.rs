@@ -138,9 +138,10 @@ impl RootfsDestination {
         })
     }
 
-    /// Lets layers be read in parts where they can be.
-    pub(crate) fn read_in_parts(&mut self, parts: Parts) {
+    /// Lets layers be read in parts where they can be. `config` is that of the image.
+    pub(crate) fn read_in_parts(&mut self, parts: Parts, config: &ImageConfig) {
         self.parts = Some(parts);
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).config = Some(config.clone());
     }
 
     /// Makes the tree from all layers, which are known by now, and says how many files and links are in it. A layer that
