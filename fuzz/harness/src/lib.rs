@@ -14,6 +14,7 @@
 //! | [`artifact_parse`] | `artifact::Artifact`, `artifact::Target`, `artifact::flatpak` | what is said twice in it, and writing it again |
 //! | [`tardiff_parse`] | `tardiff::OpReader` | [`model::parse`] |
 //! | [`tardiff_apply`] | `tardiff::apply` | [`model::apply`] |
+//! | [`rpm_database`] | `rpm::packages` | a second run, other bounds |
 //! | [`rsync()`] | `rsync::OpReader`, `rsync::apply`, `rsync::Signature` | writing it again, small pieces, both writers |
 //! | [`native_head`] | `native::Head` | writing it again |
 //! | [`native_apply`] | `native::apply` | the second decoder of the testkit |
@@ -34,6 +35,7 @@ mod native;
 mod oci;
 mod pieces;
 mod program;
+mod rpm;
 mod rsync;
 mod store;
 mod tar;
@@ -49,6 +51,7 @@ pub use frame::stored_frame;
 pub use native::{native_apply, native_entropy, native_head, native_members, old_archive};
 pub use oci::oci_parse;
 pub use program::{native_program, native_references};
+pub use rpm::rpm_database;
 pub use rsync::rsync;
 pub use store::store_layer;
 pub use tar::tar_read;
@@ -60,7 +63,7 @@ pub use trust::trust;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("tar_read", tar_read),
     ("compress_detect", compress_detect),
     ("chunked_parse", chunked_parse),
@@ -68,6 +71,7 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("artifact_parse", artifact_parse),
     ("tardiff_parse", tardiff_parse),
     ("tardiff_apply", tardiff_apply),
+    ("rpm_database", rpm_database),
     ("rsync", rsync),
     ("native_head", native_head),
     ("native_apply", native_apply),

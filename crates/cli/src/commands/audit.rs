@@ -88,6 +88,9 @@ pub fn compare_images(args: &Compare) -> Result<(), Failure> {
     if !shared.quiet {
         warn(&args.old, compared.subsets.0.as_ref());
         warn(&args.new, compared.subsets.1.as_ref());
+        for note in &compared.notes {
+            say(&clean(&format!("note: {note}")), true);
+        }
         say(&how_text(&compared.how), true);
     }
     Ok(())
@@ -221,6 +224,7 @@ fn compared_json(args: &Compare, compared: &Compared, cost: &Cost) -> String {
         "removed": removed,
         "changed": changed,
         "packages": compared.packages.iter().map(package_json).collect::<Vec<_>>(),
+        "notes": compared.notes,
         "how": how_json(&compared.how),
     });
     cost.add_to(&mut out);

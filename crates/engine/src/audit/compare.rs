@@ -44,6 +44,8 @@ pub struct Compared {
     pub packages: Vec<PackageChange>,
     /// Packages of the old image and of the new one.
     pub package_counts: (u64, u64),
+    /// What a user should know: databases that cannot be read.
+    pub notes: Vec<String>,
     /// How layers were read.
     pub how: How,
 }
@@ -64,7 +66,12 @@ pub fn compare(
         let mut how = old.how;
         how.ranged += new.how.ranged;
         how.whole += new.how.whole;
-        let (before, after) = (packages(&old)?, packages(&new)?);
+        let mut notes = Vec::new();
+        let before = packages(&old, &mut notes)?;
+        let mut notes: Vec<String> = notes.into_iter().map(|note| format!("old image: {note}")).collect();
+        let mut of_new = Vec::new();
+        let after = packages(&new, &mut of_new)?;
+        notes.extend(of_new.into_iter().map(|note| format!("new image: {note}")));
         let mut compared = Compared {
             old: old.digest(),
             new: new.digest(),
@@ -73,6 +80,7 @@ pub fn compare(
             same: 0,
             packages: changes(&before, &after),
             package_counts: (before.len() as u64, after.len() as u64),
+            notes,
             how,
         };
         let (mut olds, mut news) = (old.tree.iter().peekable(), new.tree.iter().peekable());

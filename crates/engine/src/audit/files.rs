@@ -189,6 +189,12 @@ impl Files {
         }
     }
 
+    /// Bytes of a regular file, if there is one.
+    pub(super) fn size(&self, path: &[u8]) -> Option<u64> {
+        let member = self.tree.resolve(path)?;
+        (member.kind == super::FileKind::File).then_some(member.size)
+    }
+
     /// The content of a small file; `None` if there is no such file.
     pub(super) fn small(&self, path: &[u8], limit: u64) -> Result<Option<Vec<u8>>, Error> {
         match self.tree.resolve(path) {

@@ -9,6 +9,7 @@ mod deltas;
 mod documents;
 mod native;
 mod programs;
+mod rpm;
 mod rsync;
 mod store;
 mod streams;
@@ -38,6 +39,7 @@ fn main() -> Outcome {
         ("chunked_parse", chunked::seeds()?),
         ("oci_parse", documents::seeds()?),
         ("artifact_parse", artifacts::seeds()?),
+        ("rpm_database", rpm::seeds()?),
         ("rsync", rsync::seeds()?),
         ("tardiff_parse", deltas.clone()),
         ("tardiff_apply", deltas),
