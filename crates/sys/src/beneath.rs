@@ -584,7 +584,17 @@ mod tests {
             for path in ["plain", "folder", "out", "a/../a", ".."] {
                 assert!(root.plain_folder_mode(path.as_bytes()).is_err(), "{path}");
             }
-            let bad = ["link", "folder/b/deep", "out/secret", "../secret", "a/../plain", "fifo", "a", "a/", "nothing"];
+            let bad = [
+                "link",
+                "folder/b/deep",
+                "out/secret",
+                "../secret",
+                "a/../plain",
+                "fifo",
+                "a",
+                "a/",
+                "nothing",
+            ];
             for path in bad {
                 assert!(root.open_plain(path.as_bytes()).is_err(), "{path}");
             }

@@ -11,6 +11,7 @@ mod help;
 mod hostile;
 mod killed;
 mod large;
+mod packages;
 mod pulls;
 mod restarts;
 mod rootfs;

@@ -83,7 +83,8 @@ fn expected(site: &Site, version: u64) -> BTreeMap<PathBuf, Found> {
     site.place.json(&format!("copy oci:in/v{version}:image rootfs:{dir}"));
     let mut all = found(&site.place.path(&dir));
     let gone = |path: &Path| {
-        path.starts_with("usr/share/doc") || path.starts_with("usr/share/locale") && path != Path::new("usr/share/locale")
+        path.starts_with("usr/share/doc")
+            || path.starts_with("usr/share/locale") && path != Path::new("usr/share/locale")
     };
     all.retain(|path, _| !gone(path));
     for file in all.values_mut() {
@@ -118,7 +119,8 @@ fn what_is_left_out_is_not_fetched() {
         assert_eq!(whole, 1, "the config alone is fetched whole");
         let all = layer_bytes(&told);
         assert!(ranged + NOT_NEEDED <= all, "{format}: {ranged} of {all}");
-        let fetched: u64 = told["layers"].as_array().unwrap().iter().map(|l| l["bytes"].as_u64().unwrap()).sum();
+        let fetched: u64 =
+            told["layers"].as_array().unwrap().iter().map(|l| l["bytes"].as_u64().unwrap()).sum();
         assert_eq!(fetched, ranged);
         check_tree(&site, "out/part", 1);
         let left = fs::read_dir(site.place.path("out/.part.coracle/store/objects"));
@@ -168,7 +170,10 @@ fn a_part_never_passes_for_the_image() {
     let copied = site.json("copy --tls-verify=false rootfs:out/part {registry}/part:1");
     assert_ne!(copied["digest"], told["digest"]);
     let notes = copied["notes"].as_array().unwrap();
-    assert!(notes.iter().any(|note| note.as_str().unwrap().contains("only a subset of an image")), "{copied}");
+    assert!(
+        notes.iter().any(|note| note.as_str().unwrap().contains("only a subset of an image")),
+        "{copied}"
+    );
     assert_eq!(site.json("inspect --tls-verify=false {registry}/part:1")["subset"], subset);
     let labels = site.program("skopeo inspect --tls-verify=false --config docker://{registry}/part:1");
     assert!(labels.contains("dev.coracle.subset.of"), "{labels}");
@@ -225,7 +230,11 @@ fn patterns_are_for_trees() {
     let both = place.run("copy --exclude usr --all-files oci:in/v1:image rootfs:out/a");
     assert_eq!(both.code, Some(2));
     let error = "is known only when its tree is made";
-    place.fails(&site.line("pull --dry-run --tls-verify=false {registry}/app:1 --to rootfs:out/a --only usr"), 2, error);
+    place.fails(
+        &site.line("pull --dry-run --tls-verify=false {registry}/app:1 --to rootfs:out/a --only usr"),
+        2,
+        error,
+    );
     assert!(!place.path("out/a").exists());
 }
 

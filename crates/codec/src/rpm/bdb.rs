@@ -118,7 +118,11 @@ impl<'a> Table<'a> {
             }
             let here = u64::from(short(bytes, 22, self.big, "a page")?);
             if here == 0 || here > len - out.len() as u64 {
-                return Err(Error::Invalid { what: "a page of a value", at, reason: "a length that does not fit" });
+                return Err(Error::Invalid {
+                    what: "a page of a value",
+                    at,
+                    reason: "a length that does not fit",
+                });
             }
             out.extend_from_slice(part(bytes, HEAD, here, "a page of a value")?);
             next = u64::from(number(bytes, 16, self.big, "a page")?);

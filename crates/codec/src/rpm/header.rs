@@ -45,7 +45,8 @@ impl Package {
     /// Reads a header as it is stored in a database: without a magic. `None` if it has no name.
     pub(super) fn parse(bytes: &[u8]) -> Result<Option<Package>, Error> {
         const WHAT: &str = "a header";
-        let (entries, data) = (u64::from(number(bytes, 0, true, WHAT)?), u64::from(number(bytes, 4, true, WHAT)?));
+        let (entries, data) =
+            (u64::from(number(bytes, 0, true, WHAT)?), u64::from(number(bytes, 4, true, WHAT)?));
         if entries == 0 || entries > MAX_ENTRIES {
             return Err(Error::Invalid { what: WHAT, at: 0, reason: "a number of entries that none has" });
         }

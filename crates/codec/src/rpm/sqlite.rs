@@ -59,7 +59,11 @@ impl<'a> Pages<'a> {
         };
         let reserved = u64::from(part(database, 20, 1, WHAT)?[0]);
         if size - reserved < 480 {
-            return Err(Error::Invalid { what: "the size of pages", at: 20, reason: "too much of it is reserved" });
+            return Err(Error::Invalid {
+                what: "the size of pages",
+                at: 20,
+                reason: "too much of it is reserved",
+            });
         }
         let encoding = number(database, 56, true, WHAT)?;
         if encoding > 1 {
@@ -72,7 +76,8 @@ impl<'a> Pages<'a> {
         if let Some(bytes) = self.log.get(&page) {
             return Ok(bytes);
         }
-        let at = page.checked_sub(1).ok_or(Error::Invalid { what: "a page", at: 0, reason: "its number is 0" })?;
+        let at =
+            page.checked_sub(1).ok_or(Error::Invalid { what: "a page", at: 0, reason: "its number is 0" })?;
         part(self.database, at.saturating_mul(self.size), self.size, "a page")
     }
 

@@ -160,7 +160,9 @@ pub(super) fn changes(old: &[Package], new: &[Package]) -> Vec<PackageChange> {
         let gone: Vec<&&str> = old.difference(&new).collect();
         let come: Vec<&&str> = new.difference(&old).collect();
         match (gone.as_slice(), come.as_slice()) {
-            ([gone], [come]) if old.len() == 1 && new.len() == 1 => changes.push(change(Some(gone), Some(come))),
+            ([gone], [come]) if old.len() == 1 && new.len() == 1 => {
+                changes.push(change(Some(gone), Some(come)))
+            }
             (gone, come) => {
                 changes.extend(gone.iter().map(|gone| change(Some(gone), None)));
                 changes.extend(come.iter().map(|come| change(None, Some(come))));

@@ -47,7 +47,12 @@ impl Held {
     /// Looks for the contents of these files in the store: whole ones by digest in all of it, chunks in files of the same
     /// name. `layers` are those of the images that are here, the likeliest first. What is missing then is looked for in
     /// `trees`.
-    pub(crate) fn find(store: &Store, layers: &[Layer], trees: &[HostTree], toc: &Toc) -> Result<Held, Error> {
+    pub(crate) fn find(
+        store: &Store,
+        layers: &[Layer],
+        trees: &[HostTree],
+        toc: &Toc,
+    ) -> Result<Held, Error> {
         let mut held = Held::default();
         let mut small: HashMap<u64, HashSet<Digest>> = HashMap::new();
         let mut named: HashMap<Vec<u8>, Vec<&Entry>> = HashMap::new();

@@ -12,7 +12,7 @@ use super::{Documents, Event, FellBack, From, Made, Planned, PlannedLayer, Pull,
 use crate::Error;
 use crate::chunked::HostTree;
 use crate::image::copy::{Copied, Sending, watched};
-use crate::image::rootfs::{Came, Parts, Place, Record, RootfsDestination};
+use crate::image::rootfs::{Came, Parts, Place, Record, RootfsDestination, Told};
 use crate::image::{Source, Transport};
 use crate::subset::{Selection, Subset};
 
@@ -84,8 +84,7 @@ impl Pull<'_> {
         if let Some(old) = Record::beside(path).ok().filter(|record| record.in_tree().is_some()) {
             trees.extend(HostTree::own(&old.tree).ok());
         }
-        let (came, fell_back) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
-        let diff_ids = config.diff_ids().to_vec();
+        let told = Arc::new(Mutex::new(Told::default()));
         let spooled = self.spooled(Arc::clone(source));
         let parts = Parts {
             store: self.store.clone(),
@@ -93,20 +92,7 @@ impl Pull<'_> {
             source: Arc::clone(&spooled),
             latency,
             progress: Arc::clone(self.progress),
-            told: {
-                let came = Arc::clone(&came);
-                Box::new(move |number, how, bytes| {
-                    came.lock().unwrap_or_else(PoisonError::into_inner).push((number, how, bytes));
-                })
-            },
-            fell_back: {
-                let fell_back = Arc::clone(&fell_back);
-                Box::new(move |number, reason| {
-                    let (delta, reason) = ("reading it in parts".to_owned(), reason.to_owned());
-                    let told = FellBack { number, diff_id: diff_ids[number], delta, reason };
-                    fell_back.lock().unwrap_or_else(PoisonError::into_inner).push(told);
-                })
-            },
+            told: Arc::clone(&told),
         };
         let environment = self.environment;
         let selection = environment.selection.as_ref();
@@ -122,8 +108,13 @@ impl Pull<'_> {
         let tally = watched(self.context, self.progress, total, || {
             sending.send_all(&source, &root, Box::new(destination), &limits)
         })?;
-        let came = std::mem::take(&mut *came.lock().unwrap_or_else(PoisonError::into_inner));
-        pulled.fallbacks = std::mem::take(&mut *fell_back.lock().unwrap_or_else(PoisonError::into_inner));
+        let Told { came, fell_back } =
+            std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
+        let fell_back = fell_back.into_iter().map(|(number, reason)| {
+            let delta = "reading it in parts".to_owned();
+            FellBack { number, diff_id: config.diff_ids()[number], delta, reason }
+        });
+        pulled.fallbacks = fell_back.collect();
         for fell_back in &pulled.fallbacks {
             (self.events)(&Event::FellBack(fell_back));
         }

@@ -231,7 +231,11 @@ mod tests {
     #[test]
     fn as_gitignore_has_it() {
         check("*.pyc", &["a.pyc", "usr/lib/a.pyc", "a.pyc/"], &["a.py", "a.pyc/x", "pyc"]);
-        check("/usr/share/man", &["usr/share/man", "usr/share/man/"], &["x/usr/share/man", "usr/share/man/man1"]);
+        check(
+            "/usr/share/man",
+            &["usr/share/man", "usr/share/man/"],
+            &["x/usr/share/man", "usr/share/man/man1"],
+        );
         check("usr/share/man", &["usr/share/man"], &["x/usr/share/man"]);
         check("/doc", &["doc"], &["usr/doc"]);
         check("doc", &["doc", "usr/share/doc"], &["docs", "usr/doc/x"]);

@@ -54,7 +54,7 @@ fn convert(site: &Site, from: &str, to: &str, format: Format, legacy: bool) -> D
 }
 
 /// Both versions in the registry, in this format.
-fn published(site: &Site, format: Format) -> (Bundle, Bundle) {
+pub fn published(site: &Site, format: Format) -> (Bundle, Bundle) {
     let (old, new) = versions();
     let old = converted(site, "old", &old, format);
     (old, converted(site, "new", &new, format))
@@ -77,17 +77,17 @@ fn bundle_of(site: &Site, tag: &str) -> Bundle {
     bundle
 }
 
-fn manifest(bundle: &Bundle) -> Value {
+pub fn manifest(bundle: &Bundle) -> Value {
     serde_json::from_slice(&bundle.root.1).unwrap()
 }
 
-fn layer(bundle: &Bundle, number: usize) -> (String, u64) {
+pub fn layer(bundle: &Bundle, number: usize) -> (String, u64) {
     let layer = &manifest(bundle)["layers"][number];
     (layer["digest"].as_str().unwrap().to_owned(), layer["size"].as_u64().unwrap())
 }
 
 /// The ranges of a blob that were asked for.
-fn ranges(site: &Site, blob: &str) -> Vec<(u64, u64)> {
+pub fn ranges(site: &Site, blob: &str) -> Vec<(u64, u64)> {
     let requests = site.faults().requests();
     let asked = requests.iter().filter(|request| request.path.ends_with(blob));
     asked

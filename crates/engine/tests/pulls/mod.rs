@@ -5,6 +5,7 @@ mod chunked;
 mod faults;
 mod journey;
 mod routes;
+mod subset;
 
 use std::num::NonZeroUsize;
 use std::sync::Mutex;

@@ -29,7 +29,7 @@ impl Folder {
     pub fn sift<T: Copy>(
         &self,
         begin: T,
-        judge: &mut dyn FnMut(&[u8], Kind, u64, T) -> (Fate, T),
+        mut judge: impl FnMut(&[u8], Kind, u64, T) -> (Fate, T),
     ) -> io::Result<()> {
         struct Level<T> {
             folder: Folder,
@@ -69,7 +69,9 @@ impl Folder {
             if let Some((kind, id)) = top.folder.look(&name)? {
                 let (fate, told) = judge(&path, kind, id, top.told);
                 match (fate, kind) {
-                    (Fate::Go, _) | (Fate::GoIfEmpty, Kind::File | Kind::Other) => top.folder.remove(&name)?,
+                    (Fate::Go, _) | (Fate::GoIfEmpty, Kind::File | Kind::Other) => {
+                        top.folder.remove(&name)?
+                    }
                     (_, Kind::Folder) => {
                         let folder = top.folder.enter(&name)?;
                         let left = names(&folder)?;
@@ -132,7 +134,7 @@ mod tests {
         symlink("/etc", dir.path().join("link")).unwrap();
         let tree = Tree::open(dir.path()).unwrap();
         let mut seen = Vec::new();
-        let mut judge = |path: &[u8], kind, _: u64, depth: u32| {
+        let judge = |path: &[u8], kind, _: u64, depth: u32| {
             let path = String::from_utf8(path.to_vec()).unwrap();
             let fate = match (path.as_str(), kind) {
                 ("a/b", _) => Fate::Go,
@@ -143,13 +145,24 @@ mod tests {
             seen.push(format!("{depth} {path}"));
             (fate, depth + 1)
         };
-        tree.top().sift(0, &mut judge).unwrap();
+        tree.top().sift(0, judge).unwrap();
         assert_eq!(
             seen,
-            ["0 a", "1 a/b", "1 a/keep", "0 c", "1 c/d", "2 c/d/x", "0 e", "1 e/f", "2 e/f/g", "3 e/f/g/keep"]
-                .into_iter()
-                .chain(["0 h", "0 link", "0 x"])
-                .collect::<Vec<_>>()
+            [
+                "0 a",
+                "1 a/b",
+                "1 a/keep",
+                "0 c",
+                "1 c/d",
+                "2 c/d/x",
+                "0 e",
+                "1 e/f",
+                "2 e/f/g",
+                "3 e/f/g/keep"
+            ]
+            .into_iter()
+            .chain(["0 h", "0 link", "0 x"])
+            .collect::<Vec<_>>()
         );
         let left = |path: &str| dir.path().join(path).symlink_metadata().is_ok();
         assert!(["a/keep", "e/f/g/keep", "h"].iter().all(|path| left(path)));

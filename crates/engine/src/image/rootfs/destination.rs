@@ -152,7 +152,8 @@ impl RootfsDestination {
         let config = state.config.as_ref().ok_or_else(|| bad("there is no config"))?;
         let mut ways = Vec::new();
         for (number, (layer, diff_id)) in manifest.layers().iter().zip(config.diff_ids()).enumerate() {
-            let blob = state.known.get(&layer.digest).ok_or_else(|| bad("not all of its layers are there"))?;
+            let blob =
+                state.known.get(&layer.digest).ok_or_else(|| bad("not all of its layers are there"))?;
             let way = match parts.store.layer(diff_id).ok().flatten() {
                 Some(stored) => Way::Stored(Box::new(stored)),
                 None => parts.documents(number, layer)?.map_or(Way::Whole, Way::Parts),
@@ -163,7 +164,7 @@ impl RootfsDestination {
             match self.attempt(parts, &mut state.unpacker, &ways)? {
                 Ok((kept, bytes)) => {
                     for (layer, bytes) in ways.iter().zip(bytes) {
-                        (parts.told)(layer.number, layer.way.came(), bytes);
+                        parts.came(layer.number, layer.way.came(), bytes);
                         parts.source.forget(&layer.blob.descriptor.digest);
                     }
                     return Ok(kept);
@@ -204,7 +205,7 @@ impl RootfsDestination {
                     return Ok(Err(number));
                 }
                 (Err(error), Way::Parts(_) | Way::Stored(_)) => {
-                    (parts.fell_back)(number, &error.to_string());
+                    parts.fell_back(number, error.to_string());
                     return Ok(Err(number));
                 }
             }
@@ -224,7 +225,7 @@ impl RootfsDestination {
                     match parts.fill(unpacker, &layer.blob, documents, &missing[mine], &self.new)? {
                         Ok(fetched) => fetched,
                         Err(reason) => {
-                            (parts.fell_back)(number, &reason);
+                            parts.fell_back(number, reason);
                             return Ok(Err(number));
                         }
                     }

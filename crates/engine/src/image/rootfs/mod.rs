@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::Error;
 
 pub(crate) use destination::{Place, RootfsDestination};
-pub(crate) use parts::{Came, Parts};
+pub(crate) use parts::{Came, Parts, Told};
 pub(crate) use record::{InTree, Record};
 pub(crate) use source::RootfsSource;
 pub use unpack::Sharing;

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use coracle_codec::chunked::{Entry as TocEntry, EntryKind, Layer, Limits, Piece, Toc};
@@ -23,7 +23,9 @@ use coracle_sys::tree::{Kind, Metadata};
 
 use super::unpack::{Bytes, Unpacker, Wanted};
 use crate::Error;
-use crate::chunked::{Assembled, Documents, Held, HostTree, Link, Opened, Plan, assemble, is_stargz_own, open};
+use crate::chunked::{
+    Assembled, Documents, Held, HostTree, Link, Opened, Plan, assemble, is_stargz_own, open,
+};
 use crate::image::Source;
 use crate::image::blob::{Blob, Progress};
 use crate::image::spooled::Spooled;
@@ -40,16 +42,22 @@ pub(crate) struct Parts {
     /// What a request without content takes.
     pub(crate) latency: Duration,
     pub(crate) progress: Arc<Progress>,
-    /// Is told how each layer came, by its number, the bytes that were fetched for it.
-    pub(crate) told: Box<dyn Fn(usize, Came, u64) + Send + Sync>,
-    /// Is told what a layer could not be read in parts for.
-    pub(crate) fell_back: Box<dyn Fn(usize, &str) + Send + Sync>,
+    pub(crate) told: Arc<Mutex<Told>>,
 }
 
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Parts(of {})", self.source.name())
     }
+}
+
+/// What is told of layers.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// How each came, by its number, and the bytes that were fetched for it.
+    pub(crate) came: Vec<(usize, Came, u64)>,
+    /// Which could not be read in parts, and why.
+    pub(crate) fell_back: Vec<(usize, String)>,
 }
 
 /// How a layer came.
@@ -78,7 +86,7 @@ pub(super) fn sift(unpacker: &mut Unpacker, selection: &Selection) -> io::Result
     let later = std::mem::take(&mut unpacker.later);
     let mut missing: HashMap<Wanted, Missing> = HashMap::new();
     let mut kept = 0;
-    let mut judge = |path: &[u8], kind: Kind, id: u64, above: bool| {
+    let judge = |path: &[u8], kind: Kind, id: u64, above: bool| {
         let (fate, taken) = selection.fate(path, kind, above);
         if taken && kind != Kind::Folder {
             kept += 1;
@@ -96,7 +104,7 @@ pub(super) fn sift(unpacker: &mut Unpacker, selection: &Selection) -> io::Result
         }
         (fate, taken)
     };
-    unpacker.top_folder().sift(false, &mut judge)?;
+    unpacker.top_folder().sift(false, judge)?;
     unpacker.top_folder();
     let mut missing: Vec<Missing> = missing.into_values().collect();
     missing.sort_unstable_by_key(|missing| missing.wanted);
@@ -104,8 +112,24 @@ pub(super) fn sift(unpacker: &mut Unpacker, selection: &Selection) -> io::Result
 }
 
 impl Parts {
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn came(&self, number: usize, came: Came, bytes: u64) {
+        self.told().came.push((number, came, bytes));
+    }
+
+    pub(super) fn fell_back(&self, number: usize, reason: String) {
+        self.told().fell_back.push((number, reason));
+    }
+
     /// The documents of a layer, if it can be read in parts.
-    pub(super) fn documents(&self, number: usize, layer: &Descriptor) -> Result<Option<Box<Documents>>, Error> {
+    pub(super) fn documents(
+        &self,
+        number: usize,
+        layer: &Descriptor,
+    ) -> Result<Option<Box<Documents>>, Error> {
         match open(self.source.as_ref(), layer, false, &Limits::default()) {
             Ok(Opened::Documents(documents)) => Ok(Some(documents)),
             Ok(Opened::Plain) => Ok(None),
@@ -114,7 +138,7 @@ impl Parts {
                 Ok(None)
             }
             Err(error @ Error::Chunked { .. }) => {
-                (self.fell_back)(number, &error.to_string());
+                self.fell_back(number, error.to_string());
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -156,8 +180,15 @@ impl Parts {
         missing: &[Missing],
         tree: &Path,
     ) -> Result<Result<u64, String>, Error> {
-        let entries: Vec<TocEntry> =
-            missing.iter().map(|missing| documents.toc.entries[missing.wanted.entry].clone()).collect();
+        // What lies in other trees has the name that it has in this one.
+        let entries: Vec<TocEntry> = missing
+            .iter()
+            .map(|missing| {
+                let entry = documents.toc.entries[missing.wanted.entry].clone();
+                let name = String::from_utf8(missing.path.clone()).unwrap_or_else(|_| entry.name.clone());
+                TocEntry { name, ..entry }
+            })
+            .collect();
         let pieces = (0..entries.len()).map(|entry| Piece::Content { entry, crc: None }).collect();
         let toc = Toc { entries, split: None, ends_said: true };
         let layer = Layer { toc, framing: Vec::new(), pieces };
@@ -169,10 +200,12 @@ impl Parts {
         for held in std::iter::once(held).chain(again) {
             let (took, bytes) = documents.took;
             let link = Link::to(self.source.as_ref(), self.latency, took, bytes);
-            let Some(plan) = Plan::new(&documents.place, layer.clone(), held, &link, &Limits::default()) else {
+            let Some(plan) = Plan::new(&documents.place, layer.clone(), held, &link, &Limits::default())
+            else {
                 break;
             };
-            let mut sink = Sink { unpacker, missing, entries: &layer.toc.entries, at: 0, open: None, wrong: None };
+            let mut sink =
+                Sink { unpacker, missing, entries: &layer.toc.entries, at: 0, open: None, wrong: None };
             let fail = |error| Error::Write { path: tree.to_owned(), error };
             let source: &dyn Source = self.source.as_ref();
             fetched += plan.bytes();
@@ -185,7 +218,11 @@ impl Parts {
                 Err(_) if self.progress.stop.raised() => return Err(Error::Cancelled),
                 Err(error) => match sink.wrong.take() {
                     Some(wrong) => reason = wrong,
-                    None if matches!(error, Error::Write { .. } | Error::Temporary { .. } | Error::Store(_)) => {
+                    None if matches!(
+                        error,
+                        Error::Write { .. } | Error::Temporary { .. } | Error::Store(_)
+                    ) =>
+                    {
                         return Err(error);
                     }
                     None => reason = error.to_string(),

@@ -70,7 +70,8 @@ impl RootfsSource {
             "rootfs": { "type": "layers", "diff_ids": [layer_digest.to_string()] },
             "history": [{ "created": CREATED, "created_by": "coracle rootfs" }],
         });
-        let subset = Record::beside(path).ok().and_then(|record| record.in_tree()).and_then(|found| found.subset());
+        let subset =
+            Record::beside(path).ok().and_then(|record| record.in_tree()).and_then(|found| found.subset());
         if let Some(subset) = &subset {
             config["config"]["Labels"] = subset.labels();
         }

@@ -274,13 +274,7 @@ impl Unpacker {
         Ok(())
     }
 
-    fn other(
-        &mut self,
-        entry: &Entry,
-        bytes: Bytes<'_>,
-        folder: &Folder,
-        name: &[u8],
-    ) -> Result<(), String> {
+    fn other(&mut self, entry: &Entry, bytes: Bytes<'_>, folder: &Folder, name: &[u8]) -> Result<(), String> {
         let text = |error: io::Error| error.to_string();
         let number =
             |value: i64| u32::try_from(value).map_err(|_| format!("no device has the number {value}"));
@@ -322,13 +316,7 @@ impl Unpacker {
         Ok(())
     }
 
-    fn file(
-        &mut self,
-        entry: &Entry,
-        bytes: Bytes<'_>,
-        folder: &Folder,
-        name: &[u8],
-    ) -> Result<(), String> {
+    fn file(&mut self, entry: &Entry, bytes: Bytes<'_>, folder: &Folder, name: &[u8]) -> Result<(), String> {
         let text = |error: io::Error| error.to_string();
         let metadata = self.metadata(entry)?;
         let (reader, stored) = match bytes {
