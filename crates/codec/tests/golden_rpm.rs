@@ -53,7 +53,7 @@ fn databases_of_rpm_are_read() {
 #[test]
 fn damaged_databases_are_refused() {
     let cases = cases("rpm/bad");
-    assert_eq!(cases.len(), 29);
+    assert_eq!(cases.len(), 30);
     for case in cases {
         let database = case.read("in.db.zst").unwrap();
         let error = packages(&database, &log(&case), &limits(&case)).expect_err(&case.name).to_string();

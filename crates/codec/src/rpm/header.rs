@@ -59,6 +59,7 @@ impl Package {
             release: String::new(),
             architecture: None,
         };
+        let mut seen = Vec::new();
         for number_of in 0..entries {
             let at = 8 + number_of * ENTRY;
             let field = |n: u64| number(bytes, at + 4 * n, true, WHAT);
@@ -70,6 +71,10 @@ impl Package {
             if count == 0 {
                 return Err(bad("it has no value"));
             }
+            if seen.contains(&tag) {
+                return Err(bad("it stands there twice"));
+            }
+            seen.push(tag);
             if tag == EPOCH {
                 if kind != INT32 {
                     return Err(bad("an epoch that is no number of 32 bits"));

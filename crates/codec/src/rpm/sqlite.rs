@@ -11,8 +11,8 @@ pub(super) const MAGIC: &[u8] = b"SQLite format 3\0";
 const TABLE: &str = "Packages";
 /// Levels of a table; more are in none.
 const MAX_DEPTH: u32 = 40;
-/// Rows of the schema at most.
-const MAX_SCHEMA: u64 = 10_000;
+/// Bytes of the schema at most.
+const MAX_SCHEMA: u64 = 4 << 20;
 
 /// Kinds of pages (section 2.2).
 const INTERIOR: u8 = 5;
@@ -88,12 +88,13 @@ impl<'a> Pages<'a> {
 
     /// The first page of the table of packages.
     fn root_of_table(&self) -> Result<u64, Error> {
-        let (mut root, mut rows) = (None, 0);
+        let (mut root, mut bytes) = (None, 0_u64);
         self.rows(1, 0, &mut Visited::default(), &mut |page, at, len| {
-            rows += 1;
-            if rows > MAX_SCHEMA || len > 1 << 20 {
-                let (what, actual) = ("rows of the schema, or bytes of one", rows.max(len));
-                return Err(Error::TooLarge { what, actual, limit: MAX_SCHEMA });
+            // A row that says to have none takes time as well.
+            bytes = bytes.saturating_add(len).saturating_add(16);
+            if bytes > MAX_SCHEMA {
+                let what = "bytes of the schema";
+                return Err(Error::TooLarge { what, actual: bytes, limit: MAX_SCHEMA });
             }
             let row = self.payload(page, at, len)?;
             let columns = columns(&row)?;
