@@ -139,7 +139,8 @@ impl Root {
     /// file system is entered, wherever one is mounted.
     ///
     /// # Errors
-    /// [`OpenError`]; a symlink on the way is [`OpenError::TooManyLinks`], a mount point [`OpenError::Io`].
+    /// [`OpenError`]; a symlink on the way is [`OpenError::TooManyLinks`], `..` [`OpenError::InvalidPath`], a mount point
+    /// [`OpenError::Io`].
     pub fn open_plain(&self, rel: &[u8]) -> Result<File, OpenError> {
         if rel.is_empty() || rel[0] == b'/' || rel.contains(&0) {
             return Err(OpenError::InvalidPath);
@@ -158,6 +159,9 @@ impl Root {
     }
 
     fn find_plain(&self, rel: &[u8], flags: OFlags) -> Result<OwnedFd, OpenError> {
+        if rel.split(|byte| *byte == b'/').any(|name| name == b"..") {
+            return Err(OpenError::InvalidPath);
+        }
         match self.resolver {
             Resolver::Kernel => {
                 let resolve = ResolveFlags::BENEATH
@@ -176,10 +180,8 @@ impl Root {
         let mut folder: Option<OwnedFd> = None;
         for (number, name) in names.iter().enumerate() {
             let last = number + 1 == names.len();
-            match *name {
-                b".." => return Err(OpenError::InvalidPath),
-                b"" | b"." if !last => continue,
-                _ => {}
+            if matches!(*name, b"" | b".") && !last {
+                continue;
             }
             let within = folder.as_ref().map_or(self.dir.as_fd(), AsFd::as_fd);
             let flags = if last { flags } else { FIND | OFlags::DIRECTORY };
