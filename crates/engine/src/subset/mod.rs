@@ -192,7 +192,9 @@ mod tests {
             patterns: Patterns { only: vec!["usr".into()], exclude: vec!["*.pyc".into()] },
         };
         let config = |labels: Value| {
-            let text = json!({ "rootfs": { "diff_ids": [] }, "config": { "Labels": labels } }).to_string();
+            let text =
+                json!({ "rootfs": { "type": "layers", "diff_ids": [] }, "config": { "Labels": labels } })
+                    .to_string();
             let raw = coracle_codec::oci::Unverified::new(text.into_bytes()).identify();
             ImageConfig::parse(raw, &Default::default()).unwrap()
         };
