@@ -3,6 +3,7 @@
 pub mod audit;
 mod balena;
 pub mod convert;
+mod subset;
 mod trust;
 
 use std::num::NonZeroUsize;
@@ -15,6 +16,7 @@ use coracle_codec::oci::{Platform, Reference};
 use crate::size;
 
 pub use balena::{BalenaCreate, BalenaPull};
+pub use subset::{Dedupe, SubsetOptions};
 pub use trust::TrustOptions;
 
 /// Container image updates in as few bytes as possible, bit-exact and verified.
@@ -543,6 +545,8 @@ pub struct Copy {
     #[arg(long)]
     pub hardlinks: bool,
     #[command(flatten)]
+    pub subset: SubsetOptions,
+    #[command(flatten)]
     pub trust: TrustOptions,
     #[command(flatten)]
     pub registry: RegistryOptions,
@@ -569,6 +573,10 @@ pub struct Pull {
     /// Where layers may be besides the store, and images that deltas start from (may be repeated)
     #[arg(long, value_name = "SRC")]
     pub source: Vec<String>,
+    #[command(flatten)]
+    pub dedupe: Dedupe,
+    #[command(flatten)]
+    pub subset: SubsetOptions,
     #[command(flatten)]
     pub balena: BalenaPull,
     /// Its name in the store [default: its name in the registry]

@@ -15,6 +15,7 @@
 //! | [`delta`] | what delta formats have in common: efforts, errors and words of their writers |
 //! | [`matching`] | suffix arrays, approximate matching, sampled rolling hash, pairing of files |
 //! | [`oci`] | images as documents: descriptors, manifests, indexes, configs, references, platforms |
+//! | [`rpm`] | databases of rpm: which packages are installed |
 //! | [`rsync`] | librsync: signatures, deltas, and a writer of our own for them |
 //! | [`tardiff`] | tar-diff v1 and v2: reader, applier, writer, accounting |
 //! | [`trust`] | policies, keys and signatures of images, read and judged |
@@ -29,6 +30,7 @@ pub mod native;
 pub mod observe;
 pub mod oci;
 mod read_at;
+pub mod rpm;
 pub mod rsync;
 pub mod source;
 pub mod tar;

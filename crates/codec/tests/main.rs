@@ -8,6 +8,7 @@ mod golden_exec;
 mod golden_native;
 mod golden_oci;
 mod golden_packed;
+mod golden_rpm;
 mod golden_tar;
 mod golden_tardiff;
 mod golden_trust;

@@ -35,6 +35,7 @@ pub mod patch;
 pub mod pull;
 pub mod source;
 pub mod stored;
+pub mod subset;
 pub mod trust;
 
 pub use error::Error;

@@ -33,7 +33,7 @@ const FIND: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 /// change nothing on a regular file.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// Why [`Root::open_file`] gave no file.
+/// Why [`Root::open_file`] or [`Root::open_plain`] gave no file.
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// Nothing is there: a component is missing, or one that has others below it is no directory.
@@ -133,6 +133,70 @@ impl Root {
             },
             Resolver::Walk => self.open_file_walk(rel),
         }
+    }
+
+    /// As [`Root::open_file`], for a tree that nobody prepared for it: neither symlinks nor `..` are followed, and no other
+    /// file system is entered, wherever one is mounted.
+    ///
+    /// # Errors
+    /// [`OpenError`]; a symlink on the way is [`OpenError::TooManyLinks`], `..` [`OpenError::InvalidPath`], a mount point
+    /// [`OpenError::Io`].
+    pub fn open_plain(&self, rel: &[u8]) -> Result<File, OpenError> {
+        if rel.is_empty() || rel[0] == b'/' || rel.contains(&0) {
+            return Err(OpenError::InvalidPath);
+        }
+        let wanted = regular(&self.find_plain(rel, FIND)?)?;
+        same_file(self.find_plain(rel, READ)?, &wanted)
+    }
+
+    /// Permission bits of the folder at `rel`, found as [`Root::open_plain`] finds a file; empty for the root itself.
+    ///
+    /// # Errors
+    /// As [`Root::open_plain`]; something else than a folder is [`OpenError::NotFound`].
+    pub fn plain_folder_mode(&self, rel: &[u8]) -> Result<u32, OpenError> {
+        let rel = if rel.is_empty() { b"." } else { rel };
+        Ok(fstat(&self.find_plain(rel, FIND | OFlags::DIRECTORY)?)?.st_mode & 0o7777)
+    }
+
+    fn find_plain(&self, rel: &[u8], flags: OFlags) -> Result<OwnedFd, OpenError> {
+        if rel.split(|byte| *byte == b'/').any(|name| name == b"..") {
+            return Err(OpenError::InvalidPath);
+        }
+        match self.resolver {
+            Resolver::Kernel => {
+                let resolve = ResolveFlags::BENEATH
+                    | ResolveFlags::NO_SYMLINKS
+                    | ResolveFlags::NO_MAGICLINKS
+                    | ResolveFlags::NO_XDEV;
+                Ok(openat2(&self.dir, rel, flags, Mode::empty(), resolve)?)
+            }
+            Resolver::Walk => self.open_plain_walk(rel, flags),
+        }
+    }
+
+    fn open_plain_walk(&self, rel: &[u8], flags: OFlags) -> Result<OwnedFd, OpenError> {
+        let device = fstat(&self.dir)?.st_dev;
+        let names: Vec<&[u8]> = rel.split(|byte| *byte == b'/').collect();
+        let mut folder: Option<OwnedFd> = None;
+        for (number, name) in names.iter().enumerate() {
+            let last = number + 1 == names.len();
+            if matches!(*name, b"" | b".") && !last {
+                continue;
+            }
+            let within = folder.as_ref().map_or(self.dir.as_fd(), AsFd::as_fd);
+            let flags = if last { flags } else { FIND | OFlags::DIRECTORY };
+            let name = if name.is_empty() { b"." } else { *name };
+            let opened = openat(within, name, flags | OFlags::NOFOLLOW, Mode::empty())?;
+            let stat = fstat(&opened)?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+                return Err(OpenError::TooManyLinks);
+            }
+            if stat.st_dev != device {
+                return Err(Errno::XDEV.into());
+            }
+            folder = Some(opened);
+        }
+        folder.ok_or(OpenError::InvalidPath)
     }
 
     /// Opens the folder at `rel`, with these flags. If `make`, what is missing is made, where a symlink leads to nothing
@@ -504,6 +568,49 @@ mod tests {
             let OpenError::Io(error) = error else { panic!("{error:?}") };
             assert_eq!(Errno::from_io_error(&error), Some(Errno::NAMETOOLONG));
         });
+    }
+
+    #[test]
+    fn plain_paths_follow_nothing() {
+        let (dir, root) = nested_root();
+        symlink("plain", root.join("link")).unwrap();
+        symlink("a", root.join("folder")).unwrap();
+        symlink(dir.path(), root.join("out")).unwrap();
+        mkfifoat(CWD, root.join("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
+        both(&root, |root| {
+            let mut text = String::new();
+            root.open_plain(b"a/b/deep").unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!(text, "deep");
+            assert!(root.open_plain(b"./a//b/deep").is_ok());
+            assert!(root.plain_folder_mode(b"a/b").is_ok() && root.plain_folder_mode(b"").is_ok());
+            for path in ["plain", "folder", "out", "a/../a", ".."] {
+                assert!(root.plain_folder_mode(path.as_bytes()).is_err(), "{path}");
+            }
+            let bad = [
+                "link",
+                "folder/b/deep",
+                "out/secret",
+                "../secret",
+                "a/../plain",
+                "fifo",
+                "a",
+                "a/",
+                "nothing",
+            ];
+            for path in bad {
+                assert!(root.open_plain(path.as_bytes()).is_err(), "{path}");
+            }
+            for path in ["", "/plain", "pl\0ain"] {
+                assert!(matches!(root.open_plain(path.as_bytes()).unwrap_err(), OpenError::InvalidPath));
+            }
+        });
+        // Another file system is mounted there.
+        both(Path::new("/"), |root| {
+            let error = root.open_plain(b"proc/self/status").unwrap_err();
+            let OpenError::Io(error) = error else { panic!("{error:?}") };
+            assert_eq!(Errno::from_io_error(&error), Some(Errno::XDEV));
+        });
+        both(Path::new("/dev"), |dev| assert!(dev.open_plain(b"null").is_err()));
     }
 
     #[test]

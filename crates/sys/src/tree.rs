@@ -7,6 +7,8 @@
 //! Names are taken apart here and passed to the kernel one component at a time where more is to be made than is there.
 //! A name longer than the kernel takes as a whole ([`PATH_MAX`]) is refused: no program could open the file by it.
 
+mod sift;
+
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
@@ -24,9 +26,11 @@ use rustix::process::geteuid;
 
 use crate::beneath::Root;
 
+pub use sift::Fate;
+
 /// Bytes of a path, its NUL included, that the kernel takes at once.
 pub const PATH_MAX: usize = 4096;
-/// How deep [`Folder::remove_but`] goes: it keeps a folder open for each level.
+/// How deep [`Folder::remove_but`] and [`Folder::sift`] go: they keep a folder open for each level.
 const MAX_DEPTH: usize = 256;
 /// Opens a folder to make things in it and to change it.
 const FOLDER: OFlags = OFlags::RDONLY

@@ -15,6 +15,7 @@
 //! | [`artifact_parse`] | `artifact::Artifact`, `artifact::Target`, `artifact::flatpak` | what is said twice in it, and writing it again |
 //! | [`tardiff_parse`] | `tardiff::OpReader` | [`model::parse`] |
 //! | [`tardiff_apply`] | `tardiff::apply` | [`model::apply`] |
+//! | [`rpm_database`] | `rpm::packages` | a second run, other bounds |
 //! | [`rsync()`] | `rsync::OpReader`, `rsync::apply`, `rsync::Signature` | writing it again, small pieces, both writers |
 //! | [`native_head`] | `native::Head` | writing it again |
 //! | [`native_apply`] | `native::apply` | the second decoder of the testkit |
@@ -36,6 +37,7 @@ mod oci;
 mod pieces;
 mod predict;
 mod program;
+mod rpm;
 mod rsync;
 mod store;
 mod tar;
@@ -52,6 +54,7 @@ pub use native::{native_apply, native_entropy, native_head, native_members, old_
 pub use oci::oci_parse;
 pub use predict::chunked_predict;
 pub use program::{native_program, native_references};
+pub use rpm::rpm_database;
 pub use rsync::rsync;
 pub use store::store_layer;
 pub use tar::tar_read;
@@ -72,6 +75,7 @@ pub const TARGETS: [(&str, Target); 18] = [
     ("artifact_parse", artifact_parse),
     ("tardiff_parse", tardiff_parse),
     ("tardiff_apply", tardiff_apply),
+    ("rpm_database", rpm_database),
     ("rsync", rsync),
     ("native_head", native_head),
     ("native_apply", native_apply),

@@ -5,11 +5,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;
 
 use coracle_codec::chunked::rfc3339;
+use coracle_codec::digest::Digest;
 use coracle_codec::tar::Time;
 use coracle_engine::audit::{Change, Compared, How, Listed, Member, PackageChange, Request, compare, list};
+use coracle_engine::subset::Subset;
 use serde_json::{Value, json};
 
 use super::images::{environment, image_name};
+use super::subset::{subset_json, subset_text};
 use super::{Cost, clean, print, say, show, watched};
 use crate::args::audit::{Auditing, Cat, Compare, Ls};
 use crate::failure::Failure;
@@ -34,6 +37,7 @@ pub fn ls(args: &Ls) -> Result<(), Failure> {
     let lines: Vec<String> = listed.members.iter().map(|member| line(member, args)).collect();
     print(&lines.join("\n"))?;
     if !shared.quiet {
+        warn(&args.image, listed.subset.as_ref());
         say(&how_text(&listed.how), true);
     }
     Ok(())
@@ -82,9 +86,21 @@ pub fn compare_images(args: &Compare) -> Result<(), Failure> {
     }
     print(&compared_text(&compared))?;
     if !shared.quiet {
+        warn(&args.old, compared.subsets.0.as_ref());
+        warn(&args.new, compared.subsets.1.as_ref());
+        for note in &compared.notes {
+            say(&clean(&format!("note: {note}")), true);
+        }
         say(&how_text(&compared.how), true);
     }
     Ok(())
+}
+
+fn warn(image: &str, subset: Option<&Subset>) {
+    let text = subset_text(image, subset);
+    if !text.is_empty() {
+        say(text.trim_end(), true);
+    }
 }
 
 fn how_json(how: &How) -> Value {
@@ -124,7 +140,9 @@ fn member_json(member: &Member) -> Value {
 
 fn listed_json(image: &str, listed: &Listed, cost: &Cost) -> String {
     let files: Vec<Value> = listed.members.iter().map(member_json).collect();
-    let mut out = json!({ "kind": "ls", "image": image, "files": files, "how": how_json(&listed.how) });
+    let subset = subset_json(listed.subset.as_ref());
+    let how = how_json(&listed.how);
+    let mut out = json!({ "kind": "ls", "image": image, "subset": subset, "files": files, "how": how });
     cost.add_to(&mut out);
     out.to_string()
 }
@@ -193,15 +211,20 @@ fn compared_json(args: &Compare, compared: &Compared, cost: &Cost) -> String {
             }
         }
     }
+    let side = |image: &str, digest: Digest, packages: u64, subset: &Option<Subset>| {
+        let subset = subset_json(subset.as_ref());
+        json!({ "image": image, "digest": digest.to_string(), "packages": packages, "subset": subset })
+    };
     let mut out = json!({
         "kind": "compare",
-        "old": { "image": args.old, "digest": compared.old.to_string(), "packages": compared.package_counts.0 },
-        "new": { "image": args.new, "digest": compared.new.to_string(), "packages": compared.package_counts.1 },
+        "old": side(&args.old, compared.old, compared.package_counts.0, &compared.subsets.0),
+        "new": side(&args.new, compared.new, compared.package_counts.1, &compared.subsets.1),
         "same": compared.same,
         "added": added,
         "removed": removed,
         "changed": changed,
         "packages": compared.packages.iter().map(package_json).collect::<Vec<_>>(),
+        "notes": compared.notes,
         "how": how_json(&compared.how),
     });
     cost.add_to(&mut out);

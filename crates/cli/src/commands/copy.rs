@@ -5,7 +5,7 @@ use std::time::Instant;
 use coracle_engine::image::copy::{Copied, Request, run as copy};
 use serde_json::json;
 
-use super::images::{environment, image_name, sharing, writes_stdout};
+use super::images::{environment, image_name, selection, sharing, writes_stdout};
 use super::trust::{verdict_json, verdict_text};
 use super::{Cost, say, watched};
 use crate::args::Copy;
@@ -23,6 +23,7 @@ pub fn run(args: &Copy) -> Result<(), Failure> {
     };
     let (mut environment, _runtime) = environment(&args.registry, Some(&args.trust), &args.shared)?;
     environment.sharing = sharing(args.hardlinks);
+    environment.selection = selection(&args.subset, Some(&request.destination))?;
     let stdout_taken = writes_stdout(&request.destination);
     let copied = watched(&args.shared, stdout_taken, |context| copy(&request, &environment, context))?;
     let cost = Cost::since(start);

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use coracle_codec::oci::{Limits, Platform};
 use coracle_engine::image::{Environment, ImageName, Sharing, Transport};
+use coracle_engine::subset::Selection;
 use coracle_engine::trust::Trust;
 use coracle_registry::config::{AuthFiles, CertFolders, Registries};
 use coracle_registry::{Client, Proxies, Settings};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{archive_limits, is_stdio};
-use crate::args::{RegistryOptions, Shared, StorePlace, TrustOptions};
+use crate::args::{RegistryOptions, Shared, StorePlace, SubsetOptions, TrustOptions};
 use crate::failure::Failure;
 
 /// Where containers tools look for registries.conf: the user's, the machine's, the distribution's.
@@ -81,6 +82,7 @@ pub fn environment(
         store: store(&options.place)?,
         now: now(),
         sharing: Sharing::default(),
+        selection: None,
     };
     Ok((environment, runtime))
 }
@@ -99,6 +101,18 @@ pub fn store_is_named(place: &StorePlace) -> bool {
 /// How files of the store become files of a tree.
 pub fn sharing(hardlinks: bool) -> Sharing {
     if hardlinks { Sharing::Links } else { Sharing::Blocks }
+}
+
+/// Which files go into a tree; only a tree can have a part of them.
+pub fn selection(options: &SubsetOptions, to: Option<&ImageName>) -> Result<Option<Selection>, Failure> {
+    let selection = options.selection().map_err(|error| Failure::usage(error.to_string()))?;
+    let tree = to.is_some_and(|to| matches!(to.transport(), Transport::Rootfs(_)));
+    match selection {
+        Some(_) if !tree => Err(Failure::usage(
+            "--only, --exclude and --all-files are for trees of files: name one as the destination, rootfs:DIR",
+        )),
+        selection => Ok(selection),
+    }
 }
 
 /// Where the store is: as told, or where data of a user, or of the machine, belongs (XDG Base Directory Specification).

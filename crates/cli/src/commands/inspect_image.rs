@@ -8,6 +8,7 @@ use coracle_engine::image::show::{Content, Image, Shown, run as look};
 use serde_json::{Value, json};
 
 use super::images::{environment, image_name};
+use super::subset::{subset_json, subset_text};
 use super::{clean, print, rsync, watched};
 use crate::args::Inspect;
 use crate::failure::Failure;
@@ -62,6 +63,7 @@ fn as_json(name: &str, shown: &Shown) -> String {
             out["layers"] = layers.collect();
             out["subject"] = json!(image.subject.as_ref().map(descriptor));
             out["annotations"] = json!(image.annotations);
+            out["subset"] = subset_json(image.subset.as_ref());
             if let Some(delta) = &image.delta {
                 out["delta"] = delta_json(delta);
             }
@@ -154,7 +156,7 @@ fn image_text(image: &Image) -> String {
     if let Some(delta) = &image.delta_image {
         return rsync::image_text(image, delta);
     }
-    let mut out = String::new();
+    let mut out = subset_text("it", image.subset.as_ref());
     if let Some(kind) = &image.artifact_type {
         out += &format!("artifact: {}\n", clean(kind));
     }

@@ -15,6 +15,7 @@ pub mod patch;
 pub mod pull;
 mod rsync;
 pub mod store;
+mod subset;
 pub mod trust;
 
 use std::io::{self, Write};

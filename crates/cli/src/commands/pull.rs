@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use super::delta::{artifact_name, payload_name as payload};
 use super::diff::all_cores;
-use super::images::{environment, image_name, sharing, store_is_named, writes_stdout};
+use super::images::{environment, image_name, selection, sharing, store_is_named, writes_stdout};
+use super::subset::subset_json;
 use super::trust::{verdict_json, verdict_text};
 use super::{Cost, clean, delta_limits, native_limits, say, watched};
 use crate::args::{Pull, Pulling, Shared, Update};
@@ -46,6 +47,7 @@ pub(super) fn plain_request(
         origin: None,
         name: None,
         sources: Vec::new(),
+        trees: Vec::new(),
         platform: None,
         to: None,
         keep: false,
@@ -70,6 +72,7 @@ pub fn run(args: &Pull) -> Result<(), Failure> {
         keep: args.keep,
         bundle: args.from_bundle.as_deref().map(artifact_name).transpose()?,
         sources: args.source.iter().map(|name| image_name(name)).collect::<Result<_, _>>()?,
+        trees: args.dedupe.dedupe_from.clone(),
         platform: args.platform.clone(),
         to: args.to.as_deref().map(image_name).transpose()?,
         full: args.balena.full.as_deref().map(image_name).transpose()?,
@@ -78,6 +81,7 @@ pub fn run(args: &Pull) -> Result<(), Failure> {
     let stdout_taken = request.to.as_ref().is_some_and(writes_stdout);
     let (mut environment, _runtime) = environment(&args.pulling.registry, Some(&args.pulling.trust), shared)?;
     environment.sharing = sharing(args.hardlinks);
+    environment.selection = selection(&args.subset, request.to.as_ref())?;
     let rootfs = request.to.as_ref().and_then(|to| match to.transport() {
         Transport::Rootfs(path) => Some(path.clone()),
         _ => None,
@@ -86,7 +90,7 @@ pub fn run(args: &Pull) -> Result<(), Failure> {
     if let (Some(path), false) = (rootfs, store_is_named(&args.pulling.registry.place)) {
         environment.store = store_beside(&path)?;
         environment.sharing = Sharing::Links;
-        (request.keep, request.private) = (true, true);
+        request.private = true;
     }
     let tell = |event: &Event<'_>| tell(None, event, shared.json, shared.quiet, stdout_taken);
     if args.all_platforms {
@@ -267,6 +271,7 @@ fn pulled_json(pulled: &Pulled, dry_run: bool) -> Value {
         "resumed_bytes": pulled.resumed_bytes,
         "requests": pulled.requests,
         "received_bytes": pulled.received_bytes,
+        "subset": subset_json(pulled.subset.as_ref()),
         "copied_to": pulled.copied.as_ref().map(|copied| copied.digest.to_string()),
         "trust": verdict_json(&pulled.trust),
         "notes": pulled.notes,
@@ -315,6 +320,9 @@ fn layer_row(pulled: &Pulled, layer: &PlannedLayer) -> Vec<String> {
 fn pulled_text(pulled: &Pulled, dry_run: bool) -> String {
     let mut out = format!("{}\ndigest: {}\nimage:  {}\n", pulled.name, pulled.root, pulled.config);
     out += &verdict_text(&pulled.trust);
+    if let Some(subset) = &pulled.subset {
+        out += &format!("subset: {}\n", subset.patterns.in_words());
+    }
     if pulled.up_to_date {
         out += "is up to date\n";
     } else {

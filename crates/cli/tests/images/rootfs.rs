@@ -20,18 +20,18 @@ use crate::place::{Place, digest};
 
 /// Everything about a file that a layer says.
 #[derive(Debug, PartialEq, Eq)]
-struct Found {
+pub struct Found {
     mode: u32,
     owner: (u32, u32),
-    mtime: i64,
+    pub mtime: i64,
     what: String,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// All names of the same file.
-    names: Vec<PathBuf>,
+    pub names: Vec<PathBuf>,
 }
 
 /// What is below `dir`, by path; the folder itself is left out, since not every layer says what it is like.
-fn found(dir: &Path) -> BTreeMap<PathBuf, Found> {
+pub fn found(dir: &Path) -> BTreeMap<PathBuf, Found> {
     let mut names: BTreeMap<u64, Vec<PathBuf>> = BTreeMap::new();
     let mut all = BTreeMap::new();
     let mut todo = vec![PathBuf::new()];

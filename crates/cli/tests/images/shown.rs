@@ -64,6 +64,7 @@ fn inspect_objects() {
         "layers",
         "subject",
         "annotations",
+        "subset",
     ];
     check_keys(&told, &keys);
     assert_eq!((&told["kind"], &told["platform"]), (&"image".into(), &"linux/amd64".into()));

@@ -6,6 +6,7 @@ use super::packages::{PackageChange, changes, packages};
 use super::tree::Member;
 use super::{FileKind, How, Request, counted, files};
 use crate::image::Environment;
+use crate::subset::Subset;
 use crate::{Context, Error};
 
 /// What became of a file.
@@ -33,6 +34,8 @@ pub struct Compared {
     pub old: Digest,
     /// Digest of the new one.
     pub new: Digest,
+    /// What the old one and the new one are parts of, if they are only parts of images.
+    pub subsets: (Option<Subset>, Option<Subset>),
     /// Files that differ, in order of their paths.
     pub changes: Vec<Change>,
     /// Files that are the same.
@@ -41,6 +44,8 @@ pub struct Compared {
     pub packages: Vec<PackageChange>,
     /// Packages of the old image and of the new one.
     pub package_counts: (u64, u64),
+    /// What a user should know: databases that cannot be read.
+    pub notes: Vec<String>,
     /// How layers were read.
     pub how: How,
 }
@@ -61,14 +66,21 @@ pub fn compare(
         let mut how = old.how;
         how.ranged += new.how.ranged;
         how.whole += new.how.whole;
-        let (before, after) = (packages(&old)?, packages(&new)?);
+        let mut notes = Vec::new();
+        let before = packages(&old, &mut notes)?;
+        let mut notes: Vec<String> = notes.into_iter().map(|note| format!("old image: {note}")).collect();
+        let mut of_new = Vec::new();
+        let after = packages(&new, &mut of_new)?;
+        notes.extend(of_new.into_iter().map(|note| format!("new image: {note}")));
         let mut compared = Compared {
             old: old.digest(),
             new: new.digest(),
+            subsets: (old.subset(), new.subset()),
             changes: Vec::new(),
             same: 0,
             packages: changes(&before, &after),
             package_counts: (before.len() as u64, after.len() as u64),
+            notes,
             how,
         };
         let (mut olds, mut news) = (old.tree.iter().peekable(), new.tree.iter().peekable());

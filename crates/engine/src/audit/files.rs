@@ -11,16 +11,15 @@ use coracle_codec::{ReadAt, Section};
 use super::How;
 use super::tree::{Found, Member, Tree};
 use crate::artifact::layers::{Image, Layers, Reading};
-use crate::chunked::{Opened, Parted, failed, open};
+use crate::chunked::{Opened, Parted, failed, is_stargz_own, open};
 use crate::image::blob::Progress;
 use crate::image::copy::in_parallel;
 use crate::image::{Environment, Ranged};
+use crate::subset::Subset;
 use crate::{Context, Error};
 
 /// Bytes of one chunk, as stored, that are fetched at once.
 const MAX_RANGE: u64 = 32 << 20;
-/// Names that eStargz adds to a layer.
-const STARGZ_NAMES: [&str; 3] = ["stargz.index.json", ".no.prefetch.landmark", ".prefetch.landmark"];
 
 /// An image, its layers listed.
 pub(super) struct Files {
@@ -75,9 +74,8 @@ impl Files {
         if let Some((_, toc)) = &self.tocs[number] {
             // Those of eStargz keep their numbers, and lose their names.
             let found = toc.entries.iter().map(|entry| {
-                let own = STARGZ_NAMES.contains(&entry.name.trim_start_matches("./"));
                 let found = Found::of_toc(entry);
-                if own { Found { name: Vec::new(), ..found } } else { found }
+                if is_stargz_own(&entry.name) { Found { name: Vec::new(), ..found } } else { found }
             });
             return Ok(found.collect());
         }
@@ -191,6 +189,12 @@ impl Files {
         }
     }
 
+    /// Bytes of a regular file, if there is one.
+    pub(super) fn size(&self, path: &[u8]) -> Option<u64> {
+        let member = self.tree.resolve(path)?;
+        (member.kind == super::FileKind::File).then_some(member.size)
+    }
+
     /// The content of a small file; `None` if there is no such file.
     pub(super) fn small(&self, path: &[u8], limit: u64) -> Result<Option<Vec<u8>>, Error> {
         match self.tree.resolve(path) {
@@ -201,6 +205,11 @@ impl Files {
             }
             _ => Ok(None),
         }
+    }
+
+    /// What its labels say if it is a part of an image.
+    pub(super) fn subset(&self) -> Option<Subset> {
+        Subset::of(&self.image.config)
     }
 
     /// The digest of the manifest.

@@ -23,6 +23,7 @@ use crate::artifact::layers::Image;
 use crate::image::blob::Progress;
 use crate::image::copy::working;
 use crate::image::{Environment, ImageName};
+use crate::subset::Subset;
 use crate::{Context, Error};
 
 use files::Files;
@@ -56,6 +57,8 @@ pub struct How {
 pub struct Listed {
     /// The files, in order of their paths.
     pub members: Vec<Member>,
+    /// What it is a part of, if it is only a part of an image.
+    pub subset: Option<Subset>,
     /// How layers were read.
     pub how: How,
 }
@@ -79,7 +82,7 @@ pub fn list(
         if members.is_empty() && path.is_some() && !wanted.is_empty() {
             return Err(no_such_file(request, &wanted));
         }
-        Ok((Listed { members, how: How::default() }, files.how))
+        Ok((Listed { members, subset: files.subset(), how: How::default() }, files.how))
     })
     .map(|(listed, how)| Listed { how, ..listed })
 }

@@ -1,12 +1,18 @@
-//! Packages that an image says it has: the databases of dpkg and apk.
+//! Packages that an image says it has: the databases of dpkg, apk and rpm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use coracle_codec::rpm::{self, Limits};
 
 use super::files::Files;
 use crate::Error;
 
-/// Bytes of a database at most.
+/// Bytes of a database at most, and of one of rpm, which is read from memory as well.
 const MAX_DATABASE: u64 = 64 << 20;
+const MAX_RPM: u64 = 512 << 20;
+/// Where rpm's are, of which one may be a link to the other, and under which names.
+const RPM_FOLDERS: [&str; 2] = ["usr/lib/sysimage/rpm", "var/lib/rpm"];
+const RPM_FILES: [&str; 3] = ["rpmdb.sqlite", "Packages.db", "Packages"];
 /// Files of distroless images, one for each package.
 const STATUS_FOLDER: &[u8] = b"var/lib/dpkg/status.d";
 const STATUS: &[u8] = b"var/lib/dpkg/status";
@@ -15,18 +21,18 @@ const INSTALLED: [&[u8]; 2] = [b"lib/apk/db/installed", b"usr/lib/apk/db/install
 /// A package.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Package {
-    /// `dpkg` or `apk`.
+    /// `dpkg`, `apk` or `rpm`.
     pub manager: &'static str,
-    /// Name, with the architecture behind a colon where dpkg says one.
+    /// Name, with the architecture behind a colon where dpkg says one, and behind a dot where rpm does.
     pub name: String,
-    /// Version.
+    /// Version; of rpm with epoch, if there is one, and release.
     pub version: String,
 }
 
 /// How a package differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackageChange {
-    /// `dpkg` or `apk`.
+    /// `dpkg`, `apk` or `rpm`.
     pub manager: &'static str,
     /// Name.
     pub name: String,
@@ -36,8 +42,8 @@ pub struct PackageChange {
     pub new: Option<String>,
 }
 
-/// All packages of an image.
-pub(super) fn packages(files: &Files) -> Result<Vec<Package>, Error> {
+/// All packages of an image. What cannot be read is told in `notes`.
+pub(super) fn packages(files: &Files, notes: &mut Vec<String>) -> Result<Vec<Package>, Error> {
     let mut all = Vec::new();
     if let Some(text) = files.small(STATUS, MAX_DATABASE)? {
         all.extend(dpkg(&text));
@@ -59,9 +65,38 @@ pub(super) fn packages(files: &Files) -> Result<Vec<Package>, Error> {
             break;
         }
     }
+    all.extend(rpm(files, notes)?);
     all.sort();
     all.dedup();
     Ok(all)
+}
+
+fn rpm(files: &Files, notes: &mut Vec<String>) -> Result<Vec<Package>, Error> {
+    for path in RPM_FOLDERS.iter().flat_map(|folder| RPM_FILES.map(|file| format!("{folder}/{file}"))) {
+        let Some(size) = files.size(path.as_bytes()) else { continue };
+        if size > MAX_RPM {
+            notes.push(format!("{path} has {size} bytes: packages of rpm are not compared"));
+            return Ok(Vec::new());
+        }
+        let Some(database) = files.small(path.as_bytes(), MAX_RPM)? else { continue };
+        let log = files.small(format!("{path}-wal").as_bytes(), MAX_RPM)?.unwrap_or_default();
+        let package = |package: rpm::Package| {
+            let version = package.evr();
+            let name = match package.architecture {
+                Some(architecture) => format!("{}.{architecture}", package.name),
+                None => package.name,
+            };
+            Package { manager: "rpm", name, version }
+        };
+        return Ok(match rpm::packages(&database, &log, &Limits::default()) {
+            Ok(found) => found.into_iter().map(package).collect(),
+            Err(error) => {
+                notes.push(format!("{path}: packages of rpm are not compared: {error}"));
+                Vec::new()
+            }
+        });
+    }
+    Ok(Vec::new())
 }
 
 /// Paragraphs of fields: `NAME<separator>VALUE`, blank lines between them.
@@ -105,27 +140,36 @@ fn apk(text: &[u8]) -> Vec<Package> {
     paragraphs(&text, ":").filter_map(package).collect()
 }
 
-/// Versions of a package in the old image and in the new one.
-type Versions<'a> = (Option<&'a str>, Option<&'a str>);
-
-/// What differs between two lists.
+/// What differs between two lists. Where a package is there in several versions at a time, each that came or went is told by
+/// itself.
 pub(super) fn changes(old: &[Package], new: &[Package]) -> Vec<PackageChange> {
-    let mut all: BTreeMap<(&'static str, &str), Versions<'_>> = BTreeMap::new();
-    for package in old {
-        all.entry((package.manager, &package.name)).or_default().0 = Some(&package.version);
+    let mut all: BTreeMap<(&'static str, &str), [BTreeSet<&str>; 2]> = BTreeMap::new();
+    for (side, packages) in [old, new].into_iter().enumerate() {
+        for package in packages {
+            all.entry((package.manager, &package.name)).or_default()[side].insert(&package.version);
+        }
     }
-    for package in new {
-        all.entry((package.manager, &package.name)).or_default().1 = Some(&package.version);
-    }
-    let differs = all.into_iter().filter(|(_, (old, new))| old != new);
-    differs
-        .map(|((manager, name), (old, new))| PackageChange {
+    let mut changes = Vec::new();
+    for ((manager, name), [old, new]) in all {
+        let change = |old: Option<&&str>, new: Option<&&str>| PackageChange {
             manager,
             name: name.to_owned(),
-            old: old.map(str::to_owned),
-            new: new.map(str::to_owned),
-        })
-        .collect()
+            old: old.map(|version| (*version).to_owned()),
+            new: new.map(|version| (*version).to_owned()),
+        };
+        let gone: Vec<&&str> = old.difference(&new).collect();
+        let come: Vec<&&str> = new.difference(&old).collect();
+        match (gone.as_slice(), come.as_slice()) {
+            ([gone], [come]) if old.len() == 1 && new.len() == 1 => {
+                changes.push(change(Some(gone), Some(come)))
+            }
+            (gone, come) => {
+                changes.extend(gone.iter().map(|gone| change(Some(gone), None)));
+                changes.extend(come.iter().map(|come| change(None, Some(come))));
+            }
+        }
+    }
+    changes
 }
 
 #[cfg(test)]
@@ -154,5 +198,13 @@ mod tests {
         let shown: Vec<_> =
             changed.iter().map(|c| (c.name.as_str(), c.old.as_deref(), c.new.as_deref())).collect();
         assert_eq!(shown, [("b", Some("1"), Some("2")), ("c", Some("1"), None), ("d", None, Some("1"))]);
+        let changed = changes(
+            &[package("kernel", "1"), package("kernel", "2"), package("key", "1")],
+            &[package("kernel", "2"), package("kernel", "3"), package("key", "1"), package("key", "2")],
+        );
+        let shown: Vec<_> =
+            changed.iter().map(|c| (c.name.as_str(), c.old.as_deref(), c.new.as_deref())).collect();
+        let expected = [("kernel", Some("1"), None), ("kernel", None, Some("3")), ("key", None, Some("2"))];
+        assert_eq!(shown, expected);
     }
 }

@@ -5,7 +5,6 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::sync::Arc;
 
-use coracle_codec::ReadAt;
 use coracle_codec::chunked::{
     Chunk, ChunkReader, ContentWriter, Error as Reason, Family, Layer, Limits, Piece, Place,
 };
@@ -323,7 +322,7 @@ fn copy(stretch: &Stretch, size: u64, out: &mut impl Write) -> io::Result<()> {
     let mut done = 0;
     while done < size {
         let n = (size - done).min(piece.len() as u64) as usize;
-        stretch.layer.read_exact_at(stretch.offset + done, &mut piece[..n])?;
+        stretch.bytes.read_exact_at(stretch.offset + done, &mut piece[..n])?;
         out.write_all(&piece[..n])?;
         done += n as u64;
     }

@@ -1,7 +1,8 @@
-//! Contents that are in the store.
+//! Contents that are in the store, and in trees of files.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::sync::Arc;
 
 use coracle_codec::ReadAt;
 use coracle_codec::chunked::chunker::{Chunker, Event};
@@ -10,6 +11,7 @@ use coracle_codec::digest::{Digest, Hasher};
 use coracle_codec::tar::clean_path;
 use coracle_store::{Layer, Store};
 
+use super::host::HostTree;
 use crate::Error;
 
 /// Bytes of small contents that are hashed for one look.
@@ -19,11 +21,17 @@ const MAX_CUT: u64 = 2 << 30;
 /// Old contents of one name that are cut.
 const MAX_VERSIONS: usize = 3;
 
-/// Bytes of a layer in the store.
-#[derive(Debug, Clone)]
+/// Bytes of a layer in the store, or of a file.
+#[derive(Clone)]
 pub(crate) struct Stretch {
-    pub(crate) layer: Layer,
+    pub(crate) bytes: Arc<dyn ReadAt>,
     pub(crate) offset: u64,
+}
+
+impl std::fmt::Debug for Stretch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Stretch(from {} of {} bytes)", self.offset, self.bytes.size())
+    }
 }
 
 /// What the store has of a number of contents and chunks.
@@ -31,22 +39,24 @@ pub(crate) struct Stretch {
 pub(crate) struct Held {
     /// Contents that are objects.
     pub(crate) objects: HashSet<Digest>,
-    /// Contents, and chunks of contents, that stand in layers.
+    /// Contents, and chunks of contents, that stand in layers or in files.
     pub(crate) stretches: HashMap<Digest, Stretch>,
 }
 
 impl Held {
     /// Looks for the contents of these files in the store: whole ones by digest in all of it, chunks in files of the same
-    /// name. `layers` are those of the images that are here, the likeliest first.
-    pub(crate) fn find<'a>(
+    /// name. `layers` are those of the images that are here, the likeliest first. What is missing then is looked for in
+    /// `trees`.
+    pub(crate) fn find(
         store: &Store,
         layers: &[Layer],
-        tocs: impl IntoIterator<Item = &'a Toc>,
+        trees: &[HostTree],
+        toc: &Toc,
     ) -> Result<Held, Error> {
         let mut held = Held::default();
         let mut small: HashMap<u64, HashSet<Digest>> = HashMap::new();
         let mut named: HashMap<Vec<u8>, Vec<&Entry>> = HashMap::new();
-        for entry in tocs.into_iter().flat_map(|toc| &toc.entries) {
+        for entry in &toc.entries {
             let Some(digest) = entry.digest else { continue };
             if held.objects.contains(&digest) || entry.chunks.is_empty() {
                 continue;
@@ -67,7 +77,15 @@ impl Held {
         }
         held.small(layers, &small)?;
         held.chunks(layers, &named)?;
+        for tree in trees {
+            held.look_in(tree, toc.entries.iter().filter(|entry| !entry.chunks.is_empty()));
+        }
         Ok(held)
+    }
+
+    /// Whether nothing is.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.objects.is_empty() && self.stretches.is_empty()
     }
 
     /// Whether the whole content is here.
@@ -95,7 +113,7 @@ impl Held {
                 }
                 let digest = Digest::of(&bytes);
                 if digests.contains(&digest) {
-                    let stretch = Stretch { layer: layer.clone(), offset: file.offset };
+                    let stretch = Stretch { bytes: Arc::new(layer.clone()), offset: file.offset };
                     self.stretches.entry(digest).or_insert(stretch);
                 }
             }
@@ -123,9 +141,9 @@ impl Held {
                 if cut > MAX_CUT {
                     return Ok(());
                 }
-                let wanted =
-                    entries.iter().flat_map(|entry| &entry.chunks).filter_map(|c| c.digest).collect();
-                if self.cut(layer, file.offset, file.size, &wanted).is_err() {
+                let wanted = wanted_chunks(entries.iter().copied());
+                let bytes = Arc::new(layer.clone()) as Arc<dyn ReadAt>;
+                if self.cut(layer, &bytes, file.offset, file.size, &wanted).is_err() {
                     break;
                 }
             }
@@ -133,7 +151,15 @@ impl Held {
         Ok(())
     }
 
-    fn cut(&mut self, layer: &Layer, start: u64, size: u64, wanted: &HashSet<Digest>) -> io::Result<()> {
+    /// Cuts what lies in `from` and remembers it as a stretch of `bytes`.
+    pub(super) fn cut(
+        &mut self,
+        from: &dyn ReadAt,
+        bytes: &Arc<dyn ReadAt>,
+        start: u64,
+        size: u64,
+        wanted: &HashSet<Digest>,
+    ) -> io::Result<()> {
         let (mut hasher, mut at, mut begin) = (Hasher::new(), start, start);
         let mut emit = |event: Event<'_>| {
             match event {
@@ -148,7 +174,7 @@ impl Held {
                 Event::Cut => {
                     let digest = std::mem::take(&mut hasher).finish();
                     if wanted.contains(&digest) {
-                        let stretch = Stretch { layer: layer.clone(), offset: begin };
+                        let stretch = Stretch { bytes: Arc::clone(bytes), offset: begin };
                         self.stretches.entry(digest).or_insert(stretch);
                     }
                     begin = at;
@@ -161,10 +187,15 @@ impl Held {
         let mut read = 0;
         while read < size {
             let n = (size - read).min(piece.len() as u64) as usize;
-            layer.read_exact_at(start + read, &mut piece[..n])?;
+            from.read_exact_at(start + read, &mut piece[..n])?;
             chunker.push(&piece[..n], &mut emit)?;
             read += n as u64;
         }
         chunker.finish(&mut emit)
     }
+}
+
+/// Digests of the chunks of these files.
+pub(super) fn wanted_chunks<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> HashSet<Digest> {
+    entries.into_iter().flat_map(|entry| &entry.chunks).filter_map(|chunk| chunk.digest).collect()
 }

@@ -6,6 +6,7 @@
 //! | `open` | fetches the documents of a layer |
 //! | `bet` | what stands between contents, guessed from old layers |
 //! | `local` | finds contents in the store, by digest |
+//! | `host` | finds contents in trees of files, by name and digest |
 //! | `ranges` | which ranges are asked for, and fetches them side by side |
 //! | `kept` | what was fetched, for a second time |
 //! | `tails` | headers of eStargz that come with contents, against those that were predicted |
@@ -13,6 +14,7 @@
 
 mod assemble;
 mod bet;
+mod host;
 mod kept;
 mod local;
 mod open;
@@ -21,15 +23,24 @@ mod tails;
 
 pub(crate) use assemble::{Assembled, Plan, assemble};
 pub(crate) use bet::predict;
+pub(crate) use host::HostTree;
 pub(crate) use kept::{Kept, Parted};
 pub(crate) use local::Held;
-pub(crate) use open::{Framing, Opened, framing, open};
+pub(crate) use open::{Documents, Framing, Opened, framing, open};
 pub(crate) use ranges::Link;
 
 use coracle_codec::chunked;
 
 use crate::Error;
 use crate::image::Source;
+
+/// Names that eStargz adds to a layer.
+const STARGZ_NAMES: [&str; 3] = ["stargz.index.json", ".no.prefetch.landmark", ".prefetch.landmark"];
+
+/// Whether a member belongs to eStargz itself and not to the image.
+pub(crate) fn is_stargz_own(name: &str) -> bool {
+    STARGZ_NAMES.contains(&name.trim_start_matches("./"))
+}
 
 /// The error of a layer that cannot be read in parts.
 pub(crate) fn failed(source: &dyn Source, what: &str, error: chunked::Error) -> Error {

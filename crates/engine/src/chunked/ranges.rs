@@ -41,16 +41,19 @@ pub(crate) struct Link {
 
 impl Link {
     /// As measured: a request without content takes `latency`, one with `bytes` takes `took`.
-    pub(crate) fn measured(latency: Duration, took: Duration, bytes: u64) -> Self {
+    fn measured(latency: Duration, took: Duration, bytes: u64) -> Self {
         // A latency that was measured with the making of connections says little about a request that was faster.
         let latency = latency.min(took / 2).max(Duration::from_micros(100));
         let moving = took.saturating_sub(latency).max(Duration::from_micros(100));
         Link { latency: latency.as_secs_f64(), rate: bytes.max(1) as f64 / moving.as_secs_f64() }
     }
 
-    /// Where nothing is sent over a line.
-    pub(crate) fn local() -> Self {
-        Link { latency: 1e-5, rate: 1e9 }
+    /// The line to a source: as [`Link::measured`], or none at all.
+    pub(crate) fn to(source: &dyn Source, latency: Duration, took: Duration, bytes: u64) -> Self {
+        match source.repository().is_some() {
+            true => Link::measured(latency, took, bytes),
+            false => Link { latency: 1e-5, rate: 1e9 },
+        }
     }
 
     /// Seconds that ranges take. Several requests are under way: waiting for answers costs time only where it is longer

@@ -20,6 +20,7 @@ use super::stop::Stop;
 use super::storage::{StorageDestination, StorageSource};
 use super::store::{Place, StoreDestination, StoreSource};
 use super::{Destination, ImageName, Source, Transport};
+use crate::subset::Selection;
 use crate::trust::Trust;
 use crate::{Context, Error};
 
@@ -38,6 +39,8 @@ pub struct Environment {
     pub store: PathBuf,
     /// How files of the store become files of a tree.
     pub sharing: Sharing,
+    /// What of an image goes into a tree of files; by default what the tree that is there has of its image.
+    pub selection: Option<Selection>,
     /// Seconds since 1970-01-01 UTC.
     pub now: u64,
     /// What images are accepted.
@@ -120,7 +123,8 @@ impl Environment {
             Transport::Dir(path) => Box::new(DirDestination::create(&text, path)?),
             Transport::Rootfs(path) => {
                 let (limits, archive_limits, sharing) = (self.limits, self.archive_limits, self.sharing);
-                let place = rootfs::Place { path, limits, archive_limits, sharing };
+                let selection = self.selection.as_ref();
+                let place = rootfs::Place { selection, path, limits, archive_limits, sharing };
                 Box::new(RootfsDestination::create(&text, &place)?)
             }
             Transport::Daemon(image) => {

@@ -9,6 +9,7 @@ use coracle_codec::oci::{Descriptor, Document, Platform};
 
 use super::copy::choose;
 use super::{Environment, ImageName, config_of};
+use crate::subset::Subset;
 use crate::{Context, Error};
 
 /// What a name leads to.
@@ -61,6 +62,8 @@ pub struct Image {
     pub delta: Option<Artifact>,
     /// What its labels say if it is a delta image of balenaEngine.
     pub delta_image: Option<DeltaImage>,
+    /// What its labels say if it was made of a tree with a part of an image.
+    pub subset: Option<Subset>,
 }
 
 /// Looks at an image; of an index at the image for `platform`, if given. Blocks, and must not be called on a thread of
@@ -106,6 +109,7 @@ pub fn run(
                 };
                 Content::Image(Box::new(Image {
                     delta_image,
+                    subset: config.as_ref().and_then(Subset::of),
                     delta,
                     platform: config.as_ref().and_then(|config| config.platform().cloned()),
                     created: config.as_ref().and_then(|config| config.created().map(str::to_owned)),

@@ -78,7 +78,10 @@ impl Pull<'_> {
         }
         let named = self.named(held.as_ref());
         let there = self.there()?;
-        if (is_here.is_some() || !named) && there.as_ref().is_none_or(|there| there.has(&pulled.config)) {
+        pulled.subset = self.subset_of(&pulled.config)?;
+        let selected = self.environment.selection.as_ref();
+        let there_is = there.as_ref().is_none_or(|there| there.has(&pulled.config, selected));
+        if (is_here.is_some() || !named) && there_is {
             (pulled.up_to_date, pulled.notes) = (true, notes);
             return Ok((pulled, None));
         }

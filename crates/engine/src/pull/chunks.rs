@@ -12,7 +12,7 @@ use coracle_store::{Layer as Stored, Lease, Store};
 use super::job::{At, Job, Layer, config_here};
 use super::plan::{Chunks, Prices, Way};
 use crate::Error;
-use crate::chunked::{Framing, Held, Kept, Link, Opened, Parted, Plan, framing, open, predict};
+use crate::chunked::{Framing, Held, HostTree, Kept, Link, Opened, Parted, Plan, framing, open, predict};
 use crate::image::Source;
 use crate::image::blob::Progress;
 use crate::image::copy::in_parallel;
@@ -95,6 +95,8 @@ pub(super) struct Looker<'a> {
     pub(super) lease: &'a Lease,
     pub(super) source: &'a Arc<Spooled>,
     pub(super) progress: &'a Arc<Progress>,
+    /// Trees of files that were named as sources.
+    pub(super) trees: &'a [HostTree],
     pub(super) jobs: usize,
     pub(super) prices: Prices,
     /// Whether what is fetched is kept: not for a plan alone.
@@ -114,7 +116,7 @@ impl Looker<'_> {
         }
         let layers = self.layers(job)?;
         // Without old layers next to nothing is here, and a layer that comes whole can be gone on with after a break.
-        if layers.is_empty() {
+        if layers.is_empty() && self.trees.is_empty() {
             return Ok(());
         }
         let found = Mutex::new(Vec::new());
@@ -194,12 +196,9 @@ impl Looker<'_> {
                 }
             },
         };
-        let held = Arc::new(Held::find(self.store, layers, [&contents.toc])?);
+        let held = Arc::new(Held::find(self.store, layers, self.trees, &contents.toc)?);
         let (took, bytes) = documents.took;
-        let link = match source.repository().is_some() {
-            true => Link::measured(self.latency, took, bytes),
-            false => Link::local(),
-        };
+        let link = Link::to(source, self.latency, took, bytes);
         let hints = layers.iter().take(8).cloned().collect();
         let place = documents.place;
         let plan = Plan::new(&place, contents, held, &link, &parted, limits);

@@ -7,24 +7,25 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use coracle_codec::digest::Digest;
-use coracle_codec::oci::Platform;
+use coracle_codec::oci::{Platform, Reference};
 use coracle_store::{GcOptions, Lease, Store};
 
 use super::{Pulled, Ready, Request};
 use crate::artifact::layers::Image;
-use crate::image::rootfs::Record;
+use crate::image::rootfs::{InTree, Record};
 use crate::image::stop::Stop;
 use crate::image::store::StoreSource;
 use crate::image::{Environment, ImageName, Transport, copy};
 use crate::input::STDIO;
+use crate::subset::Selection;
 use crate::{Context, Error};
 
 /// What is at the destination.
 pub(super) enum There {
     /// An image.
     Image(Box<Image>),
-    /// The files of the image with this config.
-    Files(Digest),
+    /// Files of an image.
+    Files(InTree),
     /// Nothing that is known.
     Nothing,
 }
@@ -47,8 +48,8 @@ impl There {
             // The store is looked at anyway; what a registry has would have to be fetched.
             Transport::Store(_) | Transport::Registry(_) => return Ok(There::Nothing),
             Transport::Rootfs(path) => {
-                let config = Record::beside(path).ok().and_then(|record| record.config());
-                return Ok(config.map_or(There::Nothing, There::Files));
+                let found = Record::beside(path).ok().and_then(|record| record.in_tree());
+                return Ok(found.map_or(There::Nothing, There::Files));
             }
             _ => {}
         }
@@ -60,11 +61,13 @@ impl There {
         }
     }
 
-    /// Whether it is the image with this config.
-    pub(super) fn has(&self, config: &Digest) -> bool {
+    /// Whether it is the image with this config; in a tree, of its files the `selected` ones, or those that were.
+    pub(super) fn has(&self, config: &Digest, selected: Option<&Selection>) -> bool {
         match self {
             There::Image(image) => image.config.raw().digest() == *config,
-            There::Files(of) => of == config,
+            There::Files(found) => {
+                found.config == *config && selected.is_none_or(|selected| *selected == found.selection)
+            }
             There::Nothing => false,
         }
     }
@@ -93,19 +96,32 @@ pub(super) fn put(
         StoreSource::of(&name.to_string(), store.clone(), lease, ready.config.clone(), &environment.limits)?;
     let copy = copy::Request { source: name, destination: to.clone(), platform: None, jobs: request.jobs };
     pulled.copied = Some(copy::run_from(Arc::new(source), &copy, environment, context)?);
+    if !ready.named || request.private {
+        tidy(store, Some(&ready.name), request, environment, context, pulled)?;
+    }
+    Ok(())
+}
+
+/// Removes what is not needed any more: from a store that is there for one place alone, all but one image.
+pub(super) fn tidy(
+    store: &Store,
+    kept: Option<&Reference>,
+    request: &Request,
+    environment: &Environment,
+    context: &Context<'_>,
+    pulled: &mut Pulled,
+) -> Result<(), Error> {
     if request.private {
-        for held in store.readable_refs()?.0.iter().filter(|held| held.name != ready.name) {
+        for held in store.readable_refs()?.0.iter().filter(|held| Some(&held.name) != kept) {
             store.remove_ref(&held.name)?;
         }
     }
-    if !ready.named || request.private {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(environment.now);
-        let options = GcOptions { patience: Duration::ZERO, ..GcOptions::new(now) };
-        if let Err(error) = store.gc(&options, context.observer) {
-            pulled
-                .notes
-                .push(format!("what was made on the way is still in the store, until the next gc: {error}"));
-        }
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(environment.now);
+    let options = GcOptions { patience: Duration::ZERO, ..GcOptions::new(now) };
+    if let Err(error) = store.gc(&options, context.observer) {
+        pulled
+            .notes
+            .push(format!("what was made on the way is still in the store, until the next gc: {error}"));
     }
     Ok(())
 }

@@ -9,6 +9,7 @@
 //! | [`plan`](mod@plan) | the cheapest way to each layer |
 //! | `make` | does what the plan says |
 //! | `elsewhere` | other places than the store that it goes to |
+//! | `part` | a part of its files, into a tree |
 //! | `balena` | delta images of balenaEngine, which lead to another image |
 //! | [`platforms`] | an image for all platforms |
 //! | [`update`] | all tracked images |
@@ -19,11 +20,13 @@ mod discover;
 mod elsewhere;
 mod job;
 mod make;
+mod part;
 pub mod plan;
 pub mod platforms;
 pub mod update;
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -43,6 +46,7 @@ use crate::image::copy::{self, choose, watched, working};
 use crate::image::spooled::Spooled;
 use crate::image::stop::Stop;
 use crate::image::{Environment, ImageName, Source, Transport, config_of};
+use crate::subset::Subset;
 use crate::trust::{Case, Subject, Verdict};
 use crate::{Context, Error};
 
@@ -66,6 +70,8 @@ pub struct Request {
     pub name: Option<Reference>,
     /// Where layers and sources of deltas may be besides the store.
     pub sources: Vec<ImageName>,
+    /// Trees of files on this machine in which contents of layers that are read in parts may be.
+    pub trees: Vec<PathBuf>,
     /// Of an index the image for this platform; by default for this machine.
     pub platform: Option<Platform>,
     /// Where the image goes instead of the store, in which it is only made then.
@@ -216,6 +222,8 @@ pub struct Pulled {
     pub requests: u64,
     /// Bytes of answers that were received.
     pub received_bytes: u64,
+    /// Which part of the image there is at the destination, if it is not all of it.
+    pub subset: Option<Subset>,
     /// The copy that was asked for.
     pub copied: Option<copy::Copied>,
     /// Why the image is accepted.
@@ -240,8 +248,11 @@ pub fn run(
     let (mut pulled, made) = working(context, |progress| {
         Pull { request, environment, context, progress, store: &store, lease: &lease, events }.run()
     })?;
-    if let (Some(to), Some(made)) = (&request.to, made) {
-        elsewhere::put(to, &made, (&store, lease), request, environment, context, &mut pulled)?;
+    if let (Some(to), Some(made)) = (&request.to, &made) {
+        elsewhere::put(to, made, (&store, lease), request, environment, context, &mut pulled)?;
+    } else if pulled.subset.is_some() && !pulled.up_to_date && request.private {
+        drop(lease);
+        elsewhere::tidy(&store, None, request, environment, context, &mut pulled)?;
     }
     let after = environment.client.traffic();
     pulled.requests = after.requests - before.requests;
@@ -272,6 +283,7 @@ impl Pulled {
             resumed_bytes: 0,
             requests: 0,
             received_bytes: 0,
+            subset: None,
             copied: None,
             trust: documents.trust.clone(),
             notes: Vec::new(),
@@ -321,8 +333,16 @@ impl Pull<'_> {
         let named = self.named(held.as_ref());
         let here = held.as_ref().is_some_and(|held| self.is_whole(held, &documents));
         let there = self.there()?;
-        pulled.up_to_date = (here || !named) && there.as_ref().is_none_or(|there| there.has(&pulled.config));
+        pulled.subset = self.subset_of(&pulled.config)?;
+        let selected = self.environment.selection.as_ref();
+        let there_is = there.as_ref().is_none_or(|there| there.has(&pulled.config, selected));
+        let in_parts = pulled.subset.is_some() && self.may_be_in_parts();
+        pulled.up_to_date = (here || !named || in_parts) && there_is;
         if pulled.up_to_date {
+            return Ok((pulled, None));
+        }
+        if in_parts {
+            self.in_parts(&mut pulled, &source, &documents, latency)?;
             return Ok((pulled, None));
         }
         let others = self.others(there)?;
@@ -390,7 +410,7 @@ impl Pull<'_> {
 
     /// Whether a name in the store is to lead to the image.
     fn named(&self, held: Option<&Ref>) -> bool {
-        self.request.to.is_none() || self.request.keep || held.is_some()
+        self.request.to.is_none() || self.request.keep || self.request.private || held.is_some()
     }
 
     /// What is where the image goes to, if it goes somewhere else.
@@ -529,12 +549,14 @@ impl Pull<'_> {
         let source = self.source(&own)?;
         let prices = self.request.prices;
         let limits = &self.environment.limits;
+        let trees = self.trees()?;
         let mut planner = Planner::new(self.store, source, others, limits, prices, self.request.deltas);
         planner.chunks = self.request.deltas.then(|| Looker {
             store: self.store,
             lease: self.lease,
             source: spooled,
             progress: self.progress,
+            trees: &trees,
             jobs: self.request.jobs.get(),
             prices,
             keeps: !self.request.dry_run,

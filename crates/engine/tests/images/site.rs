@@ -98,6 +98,7 @@ impl Site {
             store: self.path("store"),
             now: 0,
             sharing: Sharing::default(),
+            selection: None,
         }
     }
 

@@ -55,7 +55,7 @@ fn convert(site: &Site, from: &str, to: &str, format: Format, legacy: bool) -> D
 }
 
 /// Both versions in the registry, in this format.
-fn published(site: &Site, format: Format) -> (Bundle, Bundle) {
+pub fn published(site: &Site, format: Format) -> (Bundle, Bundle) {
     let (old, new) = versions();
     let old = converted(site, "old", &old, format);
     (old, converted(site, "new", &new, format))

@@ -7,6 +7,7 @@ mod journey;
 mod predicted;
 mod routes;
 mod stargz;
+mod subset;
 
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
@@ -32,6 +33,7 @@ pub fn request(site: &Site, image: &str) -> Request {
         origin: None,
         name: None,
         sources: Vec::new(),
+        trees: Vec::new(),
         platform: None,
         to: None,
         keep: false,

@@ -10,6 +10,7 @@ mod documents;
 mod native;
 mod predict;
 mod programs;
+mod rpm;
 mod rsync;
 mod store;
 mod streams;
@@ -40,6 +41,7 @@ fn main() -> Outcome {
         ("chunked_predict", predict::seeds()?),
         ("oci_parse", documents::seeds()?),
         ("artifact_parse", artifacts::seeds()?),
+        ("rpm_database", rpm::seeds()?),
         ("rsync", rsync::seeds()?),
         ("tardiff_parse", deltas.clone()),
         ("tardiff_apply", deltas),

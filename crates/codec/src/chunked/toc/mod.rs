@@ -55,6 +55,11 @@ impl EntryKind {
         Self::ALL.iter().find(|(_, other, _)| *other == name).map(|(kind, ..)| *kind)
     }
 
+    /// What it is in a tar.
+    pub fn in_tar(self) -> Kind {
+        Self::ALL.iter().find(|(kind, ..)| *kind == self).map_or(Kind::Regular, |(_, _, kind)| *kind)
+    }
+
     /// That of a tar; `None` if a TOC has no word for it.
     pub fn of(kind: Kind) -> Option<Self> {
         Self::ALL.iter().find(|(_, _, other)| *other == kind).map(|(kind, ..)| *kind)

@@ -2,6 +2,7 @@
 //! of an image laid over each other ([`unpack`]), put in place in one step ([`destination`]).
 
 mod destination;
+mod parts;
 mod record;
 mod source;
 mod unpack;
@@ -13,7 +14,8 @@ use std::path::{Path, PathBuf};
 use crate::Error;
 
 pub(crate) use destination::{Place, RootfsDestination};
-pub(crate) use record::Record;
+pub(crate) use parts::{Came, Parts, Told};
+pub(crate) use record::{InTree, Record};
 pub(crate) use source::RootfsSource;
 pub use unpack::Sharing;
 

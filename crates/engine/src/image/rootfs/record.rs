@@ -17,9 +17,13 @@ use coracle_sys::tree;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::subset::{Patterns, Selection, Subset};
 
 const FILE: &str = "rootfs.json";
+/// Of a whole image.
 const VERSION: u32 = 1;
+/// Of a part of one. What knows only the first must not take it for the image.
+const VERSION_SUBSET: u32 = 2;
 /// More is no file of ours.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -31,6 +35,26 @@ struct Written {
     folders: Vec<u64>,
     /// Digest of the config of the image in it.
     config: String,
+    /// Which files of the image are there, if not all are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subset: Option<Patterns>,
+}
+
+/// What is in a tree that was made here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InTree {
+    /// The config of the image.
+    pub(crate) config: Digest,
+    /// Which files of it.
+    pub(crate) selection: Selection,
+}
+
+impl InTree {
+    /// What it is a subset of, and which, if it is one.
+    pub(crate) fn subset(&self) -> Option<Subset> {
+        let patterns = self.selection.patterns();
+        (!self.selection.is_everything()).then_some(Subset { of: self.config, patterns })
+    }
 }
 
 /// A tree and what is beside it.
@@ -107,11 +131,12 @@ impl Record {
         Ok(self.written().is_some_and(|written| written.folders.contains(&found.ino())))
     }
 
-    /// The config of the image in the tree, if the tree was made here.
-    pub(crate) fn config(&self) -> Option<Digest> {
+    /// What is in the tree, if the tree was made here.
+    pub(crate) fn in_tree(&self) -> Option<InTree> {
         let found = fs::symlink_metadata(&self.tree).ok()?;
         let written = self.written().filter(|written| written.folders.contains(&found.ino()))?;
-        written.config.parse().ok()
+        let selection = Selection::new(&written.subset.unwrap_or_default()).ok()?;
+        Some(InTree { config: written.config.parse().ok()?, selection })
     }
 
     fn written(&self) -> Option<Written> {
@@ -120,29 +145,32 @@ impl Record {
             return None;
         }
         let written: Written = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
-        (written.version == VERSION).then_some(written)
+        let version = if written.subset.is_some() { VERSION_SUBSET } else { VERSION };
+        (written.version == version).then_some(written)
     }
 
     /// Puts the new tree in the place of the old one, which is removed. Everything in it is on the disk.
-    pub(crate) fn publish(&self, new: &Path, config: &Digest) -> Result<(), Error> {
+    pub(crate) fn publish(&self, new: &Path, what: &InTree) -> Result<(), Error> {
         let fail = |error| Error::Write { path: self.tree.clone(), error };
         let id = fs::symlink_metadata(new).map_err(fail)?.ino();
         let old = fs::symlink_metadata(&self.tree).ok().map(|found| found.ino());
         // Until the exchange either may be the tree.
-        self.write(old.into_iter().chain([id]).collect(), config).map_err(fail)?;
+        self.write(old.into_iter().chain([id]).collect(), what).map_err(fail)?;
         let replaced = tree::exchange(new, &self.tree).map_err(fail)?;
         if let Some(above) = self.tree.parent() {
             sync_folder(above).map_err(fail)?;
         }
-        self.write(vec![id], config).map_err(fail)?;
+        self.write(vec![id], what).map_err(fail)?;
         if replaced {
             tree::remove_tree(new).map_err(|error| Error::Write { path: new.to_owned(), error })?;
         }
         Ok(())
     }
 
-    fn write(&self, folders: Vec<u64>, config: &Digest) -> io::Result<()> {
-        let written = Written { version: VERSION, folders, config: config.to_string() };
+    fn write(&self, folders: Vec<u64>, what: &InTree) -> io::Result<()> {
+        let subset = what.subset().map(|subset| subset.patterns);
+        let version = if subset.is_some() { VERSION_SUBSET } else { VERSION };
+        let written = Written { version, folders, config: what.config.to_string(), subset };
         let mut pending = Pending::create(&self.folder.join(FILE))?;
         io::Write::write_all(&mut pending, &serde_json::to_vec(&written)?)?;
         pending.publish()
@@ -164,14 +192,19 @@ mod tests {
         assert!(record.lock().unwrap().is_none());
         drop(lock);
         let config = Digest::of(b"config");
-        for text in ["one", "two"] {
+        let patterns = Patterns { only: vec!["usr".into()], exclude: Vec::new() };
+        let part = InTree { config, selection: Selection::new(&patterns).unwrap() };
+        let whole = InTree { config, selection: Selection::everything() };
+        for (text, what, version) in [("one", &whole, 1), ("two", &part, 2), ("three", &whole, 1)] {
             let new = record.begin().unwrap();
             fs::write(new.join("file"), text).unwrap();
-            record.publish(&new, &config).unwrap();
+            record.publish(&new, what).unwrap();
             assert_eq!(fs::read(path.join("file")).unwrap(), text.as_bytes());
             assert!(!new.exists());
             assert!(record.may_replace().unwrap());
-            assert_eq!(Record::beside(&path).unwrap().config(), Some(config));
+            assert_eq!(Record::beside(&path).unwrap().in_tree().as_ref(), Some(what));
+            let written = fs::read_to_string(dir.path().join(".tree.coracle/rootfs.json")).unwrap();
+            assert!(written.contains(&format!("\"version\":{version},")), "{written}");
         }
         // Somebody puts a folder of their own there.
         fs::rename(&path, dir.path().join("away")).unwrap();
@@ -179,7 +212,7 @@ mod tests {
         assert!(record.may_replace().unwrap(), "it is empty");
         fs::write(path.join("thesis"), "precious").unwrap();
         assert!(!record.may_replace().unwrap());
-        assert_eq!(record.config(), None);
+        assert_eq!(record.in_tree(), None);
         assert!(Record::beside(Path::new("/")).is_err());
     }
 }

@@ -19,7 +19,7 @@ use coracle_sys::file::xattrs;
 use coracle_sys::spool::spool_file;
 use serde_json::json;
 
-use super::{FileFrom, reopen};
+use super::{FileFrom, Record, reopen};
 use crate::image::docker_archive::made_up;
 use crate::image::{Source, bytes_from};
 use crate::{Context, Error};
@@ -35,6 +35,7 @@ pub(crate) struct RootfsSource {
     config: Verified,
     layer: File,
     layer_digest: Digest,
+    is_subset: bool,
 }
 
 impl RootfsSource {
@@ -69,6 +70,11 @@ impl RootfsSource {
             "rootfs": { "type": "layers", "diff_ids": [layer_digest.to_string()] },
             "history": [{ "created": CREATED, "created_by": "coracle rootfs" }],
         });
+        let subset =
+            Record::beside(path).ok().and_then(|record| record.in_tree()).and_then(|found| found.subset());
+        if let Some(subset) = &subset {
+            config["config"]["Labels"] = subset.labels();
+        }
         if !platform.variant.is_empty() {
             config["variant"] = json!(platform.variant);
         }
@@ -76,7 +82,8 @@ impl RootfsSource {
         let descriptor = Descriptor::new(media_type::OCI_LAYER, layer_digest, size);
         let document = made_up(&config, &[descriptor], limits)
             .map_err(|error| Error::Document { image: name.to_owned(), error })?;
-        Ok(RootfsSource { name: name.to_owned(), document, config, layer, layer_digest })
+        let is_subset = subset.is_some();
+        Ok(RootfsSource { name: name.to_owned(), document, config, layer, layer_digest, is_subset })
     }
 }
 
@@ -212,6 +219,9 @@ impl Source for RootfsSource {
     }
 
     fn made_up(&self) -> Option<&'static str> {
-        Some("a tree of files has no manifest")
+        Some(match self.is_subset {
+            true => "a tree of files has no manifest, and in this one is only a subset of an image",
+            false => "a tree of files has no manifest",
+        })
     }
 }

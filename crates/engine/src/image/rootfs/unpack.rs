@@ -72,6 +72,23 @@ impl Report {
     }
 }
 
+/// Where the content of a member is.
+pub(super) enum Bytes<'a> {
+    /// Here, and in the store if the layer is from there.
+    Here(&'a mut dyn Read, Option<&'a Layer>),
+    /// In a layer whose contents come when it is known which of them are needed.
+    Later(Wanted),
+}
+
+/// A content that is not there yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Wanted {
+    /// Number of the layer.
+    pub(super) layer: usize,
+    /// Number of the member in the layer's table of contents.
+    pub(super) entry: usize,
+}
+
 /// A tree on its way.
 #[derive(Debug)]
 pub(crate) struct Unpacker {
@@ -86,6 +103,8 @@ pub(crate) struct Unpacker {
     upper: HashSet<(u64, Vec<u8>)>,
     /// Metadata of folders by their number, with their paths.
     folders: HashMap<u64, (Vec<u8>, Metadata)>,
+    /// Files without their content, by their numbers. What takes such a number later is another file.
+    pub(super) later: HashMap<u64, (Wanted, Metadata)>,
     pub(crate) report: Report,
 }
 
@@ -100,6 +119,7 @@ impl Unpacker {
             can_link: sharing == Sharing::Links,
             upper: HashSet::new(),
             folders: HashMap::new(),
+            later: HashMap::new(),
             report: Report::default(),
         })
     }
@@ -113,14 +133,9 @@ impl Unpacker {
         limits: tar::Limits,
         stored: Option<&Layer>,
     ) -> Result<(), Error> {
-        self.upper.clear();
+        self.begin_layer();
         let image = self.image.clone();
-        let bad = |member: Option<&Entry>, reason: String| Error::BadLayer {
-            image: image.clone(),
-            layer: what.to_owned(),
-            member: member.map(|entry| entry.name.escape_ascii().to_string()),
-            reason,
-        };
+        let bad = |member: Option<&Entry>, reason: String| bad_layer(&image, what, member, reason);
         let mut reader = Reader::new(input, limits);
         loop {
             let entry = match reader.next_entry() {
@@ -128,11 +143,36 @@ impl Unpacker {
                 Ok(None) => break,
                 Err(error) => return Err(bad(None, error.to_string())),
             };
-            self.member(&entry, &mut reader, stored).map_err(|reason| bad(Some(&entry), reason))?;
+            let bytes = Bytes::Here(&mut reader, stored);
+            self.member(&entry, bytes).map_err(|reason| bad(Some(&entry), reason))?;
         }
         let mut rest = reader.into_rest();
         io::copy(&mut rest, &mut io::sink()).map_err(|error| bad(None, error.to_string()))?;
         Ok(())
+    }
+
+    /// What comes now is above all that is there.
+    pub(super) fn begin_layer(&mut self) {
+        self.upper.clear();
+    }
+
+    /// Lays one member over what is there; `what` is its layer, for messages.
+    pub(super) fn lay(&mut self, what: &str, entry: &Entry, bytes: Bytes<'_>) -> Result<(), Error> {
+        let laid = self.member(entry, bytes);
+        laid.map_err(|reason| bad_layer(&self.image, what, Some(entry), reason))
+    }
+
+    /// The folder of the tree at a path, and the last name of the path.
+    pub(super) fn place<'p>(&mut self, path: &'p [u8]) -> io::Result<(Folder, &'p [u8])> {
+        let (above, name) = split(path);
+        let folder = self.tree.folder(above)?.ok_or(io::ErrorKind::NotFound)?;
+        Ok((folder, name))
+    }
+
+    /// The top of the tree.
+    pub(super) fn top_folder(&mut self) -> Folder {
+        self.tree.forget();
+        self.tree.top()
     }
 
     /// Sets what folders were to have. Nothing may be unpacked after it.
@@ -162,12 +202,7 @@ impl Unpacker {
         self.report.attributes.extend(names.iter().map(|name| name.escape_ascii().to_string()));
     }
 
-    fn member<R: Read>(
-        &mut self,
-        entry: &Entry,
-        reader: &mut Reader<R>,
-        stored: Option<&Layer>,
-    ) -> Result<(), String> {
+    fn member(&mut self, entry: &Entry, bytes: Bytes<'_>) -> Result<(), String> {
         if entry.kind == Kind::GlobalHeader {
             return Ok(());
         }
@@ -199,7 +234,7 @@ impl Unpacker {
                     }
                 }
             }
-            self.other(entry, reader, stored, &folder, name)?;
+            self.other(entry, bytes, &folder, name)?;
         }
         self.upper.insert((id, name.to_vec()));
         Ok(())
@@ -239,14 +274,7 @@ impl Unpacker {
         Ok(())
     }
 
-    fn other<R: Read>(
-        &mut self,
-        entry: &Entry,
-        reader: &mut Reader<R>,
-        stored: Option<&Layer>,
-        folder: &Folder,
-        name: &[u8],
-    ) -> Result<(), String> {
+    fn other(&mut self, entry: &Entry, bytes: Bytes<'_>, folder: &Folder, name: &[u8]) -> Result<(), String> {
         let text = |error: io::Error| error.to_string();
         let number =
             |value: i64| u32::try_from(value).map_err(|_| format!("no device has the number {value}"));
@@ -270,7 +298,7 @@ impl Unpacker {
             Kind::CharDevice => Node::CharDevice(number(entry.device.0)?, number(entry.device.1)?),
             Kind::BlockDevice => Node::BlockDevice(number(entry.device.0)?, number(entry.device.1)?),
             // POSIX has unknown types be regular files (pax, "ustar Interchange Format").
-            _ => return self.file(entry, reader, stored, folder, name),
+            _ => return self.file(entry, bytes, folder, name),
         };
         if node != Node::Fifo && !self.root {
             self.report.devices += 1;
@@ -288,16 +316,17 @@ impl Unpacker {
         Ok(())
     }
 
-    fn file<R: Read>(
-        &mut self,
-        entry: &Entry,
-        reader: &mut Reader<R>,
-        stored: Option<&Layer>,
-        folder: &Folder,
-        name: &[u8],
-    ) -> Result<(), String> {
+    fn file(&mut self, entry: &Entry, bytes: Bytes<'_>, folder: &Folder, name: &[u8]) -> Result<(), String> {
         let text = |error: io::Error| error.to_string();
         let metadata = self.metadata(entry)?;
+        let (reader, stored) = match bytes {
+            Bytes::Here(reader, stored) => (reader, stored),
+            Bytes::Later(wanted) => {
+                let file = self.make_file(folder, name).map_err(text)?;
+                self.later.insert(file.metadata().map_err(text)?.ino(), (wanted, metadata));
+                return Ok(());
+            }
+        };
         let object = match stored {
             Some(layer) if entry.sparse.is_none() && (self.can_share || self.can_link) => {
                 layer.object_at(entry.content_offset, entry.content_len).map_err(|e| e.to_string())?
@@ -305,7 +334,7 @@ impl Unpacker {
             _ => None,
         };
         if let (Some(object), true) = (&object, self.can_share) {
-            let file = folder.make_file(name).map_err(text)?;
+            let file = self.make_file(folder, name).map_err(text)?;
             if share_blocks(&object.file, &file).map_err(text)? {
                 self.report.shared += 1;
                 return self.set(&file, &metadata);
@@ -319,12 +348,20 @@ impl Unpacker {
             self.report.linked += 1;
             return Ok(());
         }
-        let mut file = folder.make_file(name).map_err(text)?;
+        let mut file = self.make_file(folder, name).map_err(text)?;
         fill(entry, reader, &mut file).map_err(text)?;
         self.set(&file, &metadata)
     }
 
-    fn set(&mut self, file: &File, metadata: &Metadata) -> Result<(), String> {
+    fn make_file(&mut self, folder: &Folder, name: &[u8]) -> io::Result<File> {
+        let file = folder.make_file(name)?;
+        if !self.later.is_empty() {
+            self.later.remove(&file.metadata()?.ino());
+        }
+        Ok(file)
+    }
+
+    pub(super) fn set(&mut self, file: &File, metadata: &Metadata) -> Result<(), String> {
         let refused = set_metadata(file, metadata).map_err(|error| error.to_string())?;
         self.refused(refused);
         Ok(())
@@ -342,7 +379,9 @@ impl Unpacker {
             return Ok(false);
         }
         match folder.link_from(name, &object.path) {
-            Ok(()) => {}
+            Ok(()) => {
+                self.later.remove(&object.file.metadata()?.ino());
+            }
             Err(error) if error.kind() == io::ErrorKind::TooManyLinks => return Ok(false),
             // Another file system, or a kernel that protects hardlinks.
             Err(error)
@@ -433,6 +472,15 @@ impl Unpacker {
     }
 }
 
+fn bad_layer(image: &str, what: &str, member: Option<&Entry>, reason: String) -> Error {
+    Error::BadLayer {
+        image: image.to_owned(),
+        layer: what.to_owned(),
+        member: member.map(|entry| entry.name.escape_ascii().to_string()),
+        reason,
+    }
+}
+
 /// A name as a path inside, without `.`, `..` and slashes at its ends.
 fn inside(name: &[u8]) -> Result<Vec<u8>, String> {
     if name.contains(&0) {
@@ -450,7 +498,7 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Writes the content of a member.
-fn fill<R: Read>(entry: &Entry, reader: &mut Reader<R>, file: &mut File) -> io::Result<()> {
+fn fill(entry: &Entry, reader: &mut dyn Read, file: &mut File) -> io::Result<()> {
     let mut piece = vec![0; (PIECE as u64).min(entry.content_len.max(1)) as usize];
     let Some(map) = &entry.sparse else {
         return copy(reader, u64::MAX, file, &mut piece);
@@ -463,7 +511,7 @@ fn fill<R: Read>(entry: &Entry, reader: &mut Reader<R>, file: &mut File) -> io::
 }
 
 /// Copies up to `left` bytes, or to the end.
-fn copy(from: &mut impl Read, mut left: u64, to: &mut impl Write, piece: &mut [u8]) -> io::Result<()> {
+fn copy(from: &mut dyn Read, mut left: u64, to: &mut impl Write, piece: &mut [u8]) -> io::Result<()> {
     while left > 0 {
         let want = left.min(piece.len() as u64) as usize;
         match from.read(&mut piece[..want]) {
