@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Parted;
 use crate::Error;
-use crate::image::Ranged;
+use crate::image::{Ranged, Source};
 use crate::image::blob::Progress;
 
 /// Requests under way at a time, for one layer.

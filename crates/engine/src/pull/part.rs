@@ -129,7 +129,7 @@ impl Pull<'_> {
             let (delta, through) = (None, Vec::new());
             let planned = PlannedLayer { number, diff_id, way, full_bytes, bytes, delta, through };
             add(&mut pulled.planned, planned);
-            let made = Made { number, diff_id, blob: blob.digest, from, bytes };
+            let made = Made { number, diff_id, blob: blob.digest, from, bytes, headers: None };
             (self.events)(&Event::Layer(&made));
             pulled.layers.push(made);
         }

@@ -24,7 +24,7 @@ use coracle_sys::tree::{Kind, Metadata};
 use super::unpack::{Bytes, Unpacker, Wanted};
 use crate::Error;
 use crate::chunked::{
-    Assembled, Documents, Held, HostTree, Link, Opened, Plan, assemble, is_stargz_own, open,
+    Assembled, Documents, Held, HostTree, Link, Opened, Parted, Plan, assemble, is_stargz_own, open,
 };
 use crate::image::Source;
 use crate::image::blob::{Blob, Progress};
@@ -130,7 +130,8 @@ impl Parts {
         number: usize,
         layer: &Descriptor,
     ) -> Result<Option<Box<Documents>>, Error> {
-        match open(self.source.as_ref(), layer, false, &Limits::default()) {
+        let parted = Parted { source: self.source.as_ref(), blob: layer, kept: None };
+        match open(&parted, &Limits::default()) {
             Ok(Opened::Documents(documents)) => Ok(Some(documents)),
             Ok(Opened::Plain) => Ok(None),
             Ok(Opened::Whole(stream)) => {
@@ -200,16 +201,15 @@ impl Parts {
         for held in std::iter::once(held).chain(again) {
             let (took, bytes) = documents.took;
             let link = Link::to(self.source.as_ref(), self.latency, took, bytes);
-            let Some(plan) = Plan::new(&documents.place, layer.clone(), held, &link, &Limits::default())
-            else {
-                break;
-            };
+            let parted = Parted { source: self.source.as_ref(), blob: &blob.descriptor, kept: None };
+            let (held, limits) = (Arc::new(held), Limits::default());
+            let plan = Plan::new(&documents.place, layer.clone(), held, &link, &parted, &limits);
+            let Some(plan) = plan else { break };
             let mut sink =
                 Sink { unpacker, missing, entries: &layer.toc.entries, at: 0, open: None, wrong: None };
             let fail = |error| Error::Write { path: tree.to_owned(), error };
-            let source: &dyn Source = self.source.as_ref();
             fetched += plan.bytes();
-            match assemble(&plan, &self.store, source, &blob.descriptor, &self.progress, &mut sink, &fail) {
+            match assemble(&plan, &self.store, parted, &self.progress, &mut sink, &fail) {
                 Ok(Assembled::Tar(_)) => return Ok(Ok(fetched)),
                 Ok(Assembled::Whole(stream)) => {
                     self.source.expect(&blob.descriptor.digest, stream);
