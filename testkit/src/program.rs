@@ -9,6 +9,8 @@ pub enum Machine {
     X86_64,
     /// aarch64.
     Aarch64,
+    /// x86-64, as Linux itself: high addresses, and a list of them behind the sections. Its kind is 2.
+    Kernel,
 }
 
 /// A program to be built.
@@ -34,7 +36,11 @@ const DATA: u64 = 0x3000;
 impl Program {
     /// The bytes of the file.
     pub fn build(&self) -> Vec<u8> {
-        let base = if self.kind == 2 { 0x40_0000 } else { 0 };
+        let base = match (self.machine, self.kind) {
+            (Machine::Kernel, _) => 0xffff_ffff_8100_0000,
+            (_, 2) => 0x40_0000,
+            _ => 0,
+        };
         let code = (1200 + self.data as u64).next_multiple_of(16);
         // Distances do not change sizes, so a first pass with any places tells where functions start.
         let starts = |all: &[Vec<u8>]| -> Vec<u64> {
@@ -66,7 +72,7 @@ impl Program {
         let words = rela + 24 * self.functions.len() as u64;
         for (i, start) in starts.iter().enumerate() {
             let place = base + DATA + words + 8 * i as u64;
-            let relative: u64 = if self.machine == Machine::X86_64 { 8 } else { 1027 };
+            let relative: u64 = if self.machine == Machine::Aarch64 { 1027 } else { 8 };
             let symbol = if i % 3 == 0 { i as u64 + 1 } else { 0 };
             [place, relative | symbol << 32, *start].iter().for_each(|n| file.extend(n.to_le_bytes()));
         }
@@ -100,11 +106,17 @@ impl Program {
             file.extend(s.6.to_le_bytes());
             file.extend([8u64, s.7].iter().flat_map(|n| n.to_le_bytes()));
         }
-        let loads = [
+        let mut loads = vec![
             (4, base, 0, code),
             (5, base + CODE + code, code, rela - code),
             (6, base + DATA + rela, rela, symbols - rela),
         ];
+        if self.machine == Machine::Kernel {
+            // What each processor has of its own; and what is moved when the kernel starts.
+            loads.insert(2, (6, 0x40, rela, 16));
+            file.extend([0; 4]);
+            starts.iter().for_each(|s| file.extend((*s as u32).to_le_bytes()));
+        }
         self.head(&mut file, headers, sections.len() as u16, &loads, base + CODE + frames.1);
         file
     }
@@ -118,7 +130,7 @@ impl Program {
         frames: u64,
     ) {
         file[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        let machine: u16 = if self.machine == Machine::X86_64 { 62 } else { 183 };
+        let machine: u16 = if self.machine == Machine::Aarch64 { 183 } else { 62 };
         let count = if self.kind == 1 { 0 } else { loads.len() as u16 + 1 };
         for (at, n) in [(16, self.kind), (18, machine), (54, 56), (56, count), (58, 64), (60, sections)] {
             file[at..at + 2].copy_from_slice(&n.to_le_bytes());
@@ -148,7 +160,7 @@ impl Program {
             let wanted = u32::from(byte) * 7 % 50;
             let to = self.functions.iter().position(|&f| f == wanted).map_or(table, |at| starts[at]);
             match self.machine {
-                Machine::X86_64 => x86_64(byte, k, here, to, table, self.kind == 2, &mut out),
+                Machine::X86_64 | Machine::Kernel => x86_64(byte, k, here, to, table, self.kind == 2, &mut out),
                 Machine::Aarch64 => aarch64(byte, k, here, to, table, &mut out),
             }
         }

@@ -22,9 +22,30 @@ struct Layout {
     kind: u64,
     segments: Vec<Segment>,
     frames: Option<u64>,
+    kernel: bool,
 }
 
 const UNLOADED: u64 = 1 << 47;
+/// Where a kernel's addresses begin.
+const HIGH: u64 = 0xffff_8000_0000_0000;
+/// Section 9.2.1.
+const KERNEL: u64 = super::KERNEL as u64;
+
+/// Whether a file is a program of a machine.
+fn is(file: &[u8], machine: u64) -> bool {
+    let elf = file.starts_with(b"\x7fELF\x02\x01") && number(file, 18, 2) == Some(machine % (1 << 16));
+    if machine != KERNEL || !elf {
+        return elf;
+    }
+    let head = &file[..file.len().min(1024)];
+    let (Some(start), Some(count)) = (number(head, 32, 8), number(head, 56, 2)) else { return false };
+    let shape = number(head, 16, 2) == Some(2) && number(head, 54, 2) == Some(56) && count <= 32;
+    shape
+        && (0..count).any(|i| {
+            let Some(at) = start.checked_add(56 * i).filter(|at| *at < 1024) else { return false };
+            number(head, at, 4) == Some(1) && number(head, at + 16, 8).is_some_and(|a| a >= HIGH)
+        })
+}
 
 /// So many bytes as a number.
 fn number(file: &[u8], at: u64, len: u64) -> Option<u64> {
@@ -35,34 +56,37 @@ fn number(file: &[u8], at: u64, len: u64) -> Option<u64> {
 impl Layout {
     fn read(head: &[u8], len: u64, machine: u64) -> Layout {
         let head = &head[..head.len().min(1024)];
-        if !head.starts_with(b"\x7fELF\x02\x01") || number(head, 18, 2) != Some(machine) {
+        if !is(head, machine) {
             return Layout::default();
         }
         if number(head, 16, 2) == Some(1) {
             let all = Segment { offset: 0, address: 0, len, memory: len, executable: true };
-            return Layout { kind: 1, segments: vec![all], frames: None };
+            return Layout { kind: 1, segments: vec![all], ..Layout::default() };
         }
-        Layout::headers(head).unwrap_or_default()
+        Layout::headers(head, machine == KERNEL).unwrap_or_default()
     }
 
-    fn headers(head: &[u8]) -> Option<Layout> {
+    fn headers(head: &[u8], kernel: bool) -> Option<Layout> {
         let (start, count) = (number(head, 32, 8)?, number(head, 56, 2)?);
         if number(head, 54, 2)? != 56 || count > 32 {
             return None;
         }
-        let mut layout = Layout { kind: number(head, 16, 2)?, ..Layout::default() };
+        let mut layout = Layout { kind: number(head, 16, 2)?, kernel, ..Layout::default() };
         let mut end = (0, 0);
         for i in 0..count {
             let at = start.checked_add(i * 56)?;
             number(head, at.checked_add(48)?, 8)?;
             let kind = number(head, at, 4)?;
             let field = |n| number(head, at + n, 8);
-            let (offset, address, len, memory) = (field(8)?, field(16)?, field(32)?, field(40)?);
-            if kind == 0x6474_e550 {
+            let (offset, mut address, len, memory) = (field(8)?, field(16)?, field(32)?, field(40)?);
+            if kind == 0x6474_e550 && !kernel {
                 layout.frames = Some(address);
             }
-            if kind != 1 {
+            if kind != 1 || kernel && address < HIGH {
                 continue;
+            }
+            if kernel {
+                address -= HIGH;
             }
             let ends = (offset.checked_add(len)?, address.checked_add(memory)?);
             if ends.0 >= UNLOADED || ends.1 >= UNLOADED || len > memory || offset < end.0 || address < end.1 {
@@ -95,6 +119,12 @@ impl Layout {
 
     fn loaded(&self, address: u64) -> Option<&Segment> {
         self.segments.iter().find(|s| (s.address..s.address + s.memory).contains(&address))
+    }
+
+    /// The address that a value of so many bits stands for.
+    fn stands_for(&self, value: u64, bits: u32) -> u64 {
+        let long = signed(value, bits);
+        if self.kernel && long >= HIGH { long - HIGH } else { value }
     }
 
     /// Number of the stretch of a place.
@@ -170,7 +200,7 @@ fn target(layout: &Layout, r: &Reference, value: u64, here: u64, base: u64, near
     let v = signed(value, size(r.kind));
     match r.kind {
         0..=3 => here.wrapping_add(4 + r.extra).wrapping_add(v),
-        4 | 5 => value,
+        4 | 5 => layout.stands_for(value, size(r.kind)),
         6 | 18 => here.wrapping_add(v),
         7 => base.wrapping_add(v),
         9 => here.wrapping_sub(value),
@@ -187,6 +217,7 @@ fn target(layout: &Layout, r: &Reference, value: u64, here: u64, base: u64, near
 fn value(layout: &Layout, r: &Reference, target: u64, here: u64, base: u64) -> u64 {
     let value = match r.kind {
         0..=3 => target.wrapping_sub(here).wrapping_sub(4 + r.extra),
+        4 | 5 if layout.kernel && target < UNLOADED => target + HIGH,
         4 | 5 => target,
         6 | 18 => target.wrapping_sub(here),
         9 => here.wrapping_sub(target),
@@ -212,11 +243,11 @@ impl Program {
     pub(super) fn read(file: Vec<u8>, machine: u64) -> Program {
         let layout = Layout::read(&file, file.len() as u64, machine);
         let mut program = Program { file, layout, references: Vec::new() };
-        if number(&program.file, 18, 2) != Some(machine) || !program.file.starts_with(b"\x7fELF\x02\x01") {
+        if !is(&program.file, machine) {
             return program;
         }
         let mut found = data::Found::new(&program.file, &program.layout);
-        if machine == 62 {
+        if machine != 183 {
             code::x86_64(&mut found)
         } else {
             code::aarch64(&mut found)
@@ -251,7 +282,7 @@ impl Program {
         let base = match r.kind {
             7 | 8 | 14 => Some(r.base),
             10 => Some(here.wrapping_sub(4).wrapping_add(signed(before(4, 4), 32))),
-            11 => Some(before(8, 8)),
+            11 => Some(self.layout.stands_for(before(8, 8), 64)),
             13 => Some(self.layout.address(before(8, 8).min((1 << 47) - 1))),
             _ => None,
         };

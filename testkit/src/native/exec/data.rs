@@ -53,7 +53,7 @@ impl<'f> Found<'f> {
 
     /// Kind 5, if loaded and in the file.
     fn pointer(&mut self, place: u64) -> bool {
-        let is = number(self.file, place, 8).is_some_and(|v| self.loaded(v));
+        let is = number(self.file, place, 8).is_some_and(|v| self.loaded(self.layout.stands_for(v, 64)));
         if is {
             self.add(place, 5, 0);
         }
@@ -110,7 +110,35 @@ impl<'f> Found<'f> {
                 _ => {}
             }
         }
-        // 9.3.3
+        self.headers(&all);
+        if machine == super::KERNEL {
+            self.kernel(&all);
+        }
+    }
+
+    /// Section 9.3.4.
+    fn kernel(&mut self, all: &[Section]) {
+        for s in all.iter().filter(|s| s.kind == 1 && s.flags & 6 == 2) {
+            let bytes = self.bytes(s);
+            for at in bytes.clone().filter(|at| self.layout.address(*at).is_multiple_of(4)) {
+                let to = self.layout.address(at).wrapping_add(signed(self.n(at, 4), 32));
+                if at + 4 <= bytes.end && self.code.iter().any(|c| c.contains(&to)) {
+                    self.add(at, 6, 0);
+                }
+            }
+        }
+        let Some(start) = number(self.file, 40, 8) else { return };
+        let mut at = start.saturating_add(64 * all.len() as u64);
+        while at + 4 <= self.file.len() as u64 {
+            if self.loaded(self.layout.stands_for(self.n(at, 4), 32)) {
+                self.add(at, 4, 0);
+            }
+            at += 4;
+        }
+    }
+
+    /// Section 9.3.3.
+    fn headers(&mut self, all: &[Section]) {
         let Some(start) = number(self.file, 40, 8) else { return };
         for (i, s) in all.iter().enumerate().filter(|(_, s)| s.kind != 0) {
             let at = start + 64 * i as u64;
@@ -149,10 +177,10 @@ impl<'f> Found<'f> {
             if let Some(symbols) = symbols.filter(|_| symbol != 0) {
                 self.add(at + 12, 14, self.layout.address(symbols.offset));
             }
-            let relative = if machine == 62 { [8, 37] } else { [1027, 1032] };
+            let relative = if machine == 183 { [1027, 1032] } else { [8, 37] };
             if !movable {
                 if relative.contains(&kind) && self.pointer(at + 16) {
-                    let place = self.layout.place(offset).filter(|p| *p < 1 << 47);
+                    let place = self.layout.place(self.layout.stands_for(offset, 64)).filter(|p| *p < 1 << 47);
                     if let Some(place) = place.filter(|p| number(self.file, *p, 8) == Some(addend)) {
                         self.add(place, 5, 0);
                     }
@@ -166,7 +194,7 @@ impl<'f> Found<'f> {
                 && number != 0
                 && let Some(to) = all.get(number as usize)
             {
-                let behind = if machine == 62 && (kind == 2 || kind == 4) { 4 } else { 0 };
+                let behind = if machine != 183 && (kind == 2 || kind == 4) { 4 } else { 0 };
                 self.add(at + 16, 8, to.offset.wrapping_add(behind));
             }
         }

@@ -199,6 +199,7 @@ impl<'t> Task<'t> {
         match self.machine {
             Machine::X86_64 => items::EXEC_X86_64,
             Machine::Aarch64 => items::EXEC_AARCH64,
+            Machine::X86_64Kernel => items::EXEC_X86_64_KERNEL,
         }
     }
 

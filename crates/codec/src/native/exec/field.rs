@@ -249,14 +249,15 @@ impl Program {
                 let begin = u32_at(file, place.wrapping_sub(4)).unwrap_or(0) as i32;
                 Some(here.wrapping_sub(4).wrapping_add_signed(i64::from(begin)))
             }
-            Kind::WideLength => Some(u64_at(file, place.wrapping_sub(8)).unwrap_or(0)),
+            Kind::WideLength => {
+                Some(self.layout.from_field(u64_at(file, place.wrapping_sub(8)).unwrap_or(0), 64))
+            }
             Kind::PlaceLength => {
                 Some(self.layout.address_of(u64_at(file, place.wrapping_sub(8)).unwrap_or(0)))
             }
             _ => None,
         };
         let address = match kind {
-            Kind::Place => self.layout.address_of(value),
             Kind::Page if extra > 0 => {
                 let other = u32_at(file, place + 4 * extra as usize).unwrap_or(0);
                 let scale = super::aarch64::scale(other);
@@ -270,13 +271,22 @@ impl Program {
                 let page = Kind::Page.target(u32_at(file, page).unwrap_or(0), from);
                 page.wrapping_add(value << (extra >> 8))
             }
-            _ => decode(kind, extra, value, here, base.unwrap_or(0), 0),
+            _ => self.layout.target(kind, decode(kind, extra, value, here, base.unwrap_or(0), 0)),
         };
         Target { address, base }
     }
 }
 
 impl Layout {
+    /// The target of a field whose value is `target` itself, for kinds that hold one; otherwise `target`.
+    pub(crate) fn target(&self, kind: Kind, target: u64) -> u64 {
+        match kind {
+            Kind::Place => self.address_of(target),
+            Kind::Word | Kind::Absolute => self.from_field(target, kind.bits()),
+            _ => target,
+        }
+    }
+
     /// As [`Layout::address`], for a number that a file holds.
     pub(crate) fn address_of(&self, place: u64) -> u64 {
         self.address(place.min(super::elf::MAX_ADDRESS - 1))

@@ -217,17 +217,21 @@ impl Predictor {
 
 /// The value of a field of the new text.
 fn value(after: &Layout, kind: Kind, extra: u32, target: u64, here: u64, base: u64) -> u64 {
-    let target = if kind == Kind::Place { after.place(target).unwrap_or(target) } else { target };
+    let target = match kind {
+        Kind::Place => after.place(target).unwrap_or(target),
+        Kind::Word | Kind::Absolute => after.to_field(target),
+        _ => target,
+    };
     encode(kind, extra, target, here, base)
 }
 
 /// The target of a field of the new text.
 fn address(after: &Layout, kind: Kind, extra: u32, value: u64, here: u64, base: u64, near: u64) -> u64 {
     let target = decode(kind, extra, value, here, base, near);
-    if kind == Kind::Place { after.address_of(target) } else { target }
+    after.target(kind, target)
 }
 
 /// The layout that the first bytes of a new text of `len` bytes tell.
 pub(crate) fn layout(head: &[u8], len: u64, machine: Machine) -> Layout {
-    if super::elf::machine(head) == Some(machine) { Layout::read(head, len) } else { Layout::default() }
+    Layout::read(head, len, machine)
 }
