@@ -19,8 +19,6 @@ const SET: &str = "native-exec";
 const NAMES: [&str; 2] = ["exec-aarch64-1", "exec-x86_64-1"];
 const MACHINES: [(&str, Machine, u32); 2] =
     [("x86_64", Machine::X86_64, 62), ("aarch64", Machine::Aarch64, 183)];
-/// Added later: files of their own, so that the first ones stay what they are.
-const KERNEL: (&str, Machine, u32) = ("kernel", Machine::Kernel, second::KERNEL);
 
 fn program(machine: Machine, kind: u16) -> Program {
     Program { machine, kind, functions: (0..50).collect(), data: 900 }

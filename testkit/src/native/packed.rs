@@ -286,6 +286,9 @@ pub(super) fn unlz4(frame: &[u8], len: u64) -> Result<Vec<u8>, String> {
         }
         let size = rest.take(4)?.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
         let block = lz4::block::decompress(rest.take(size)?, Some(1 << 23)).map_err(|e| e.to_string())?;
+        if block.is_empty() {
+            return Err("a block of lz4 without content".into());
+        }
         out.extend(block);
     }
     if out.len() as u64 == len { Ok(out) } else { Err("an lz4 view has another length".into()) }

@@ -10,11 +10,13 @@ use crate::delta::likeness::Segment;
 use crate::native::packed::{self, ExpandError, Stream};
 use crate::{ReadAt, Section};
 
-/// Memory that the encoder of the stream may take (section 4.3): an xz dictionary of 32 MiB, and what zstd takes at its
-/// highest level.
-const MAX_ENCODER: u64 = 800 << 20;
-/// From this effort on.
+/// Memory that the encoder of the stream may take (section 4.3): an xz dictionary of 32 MiB; with more effort, what zstd
+/// takes at its highest level.
+const MAX_ENCODER: u64 = 416 << 20;
+const MAX_SLOW_ENCODER: u64 = 896 << 20;
+/// From these efforts on. The second one costs a reader most of a gigabyte, and a second for each megabyte.
 const EFFORT: u8 = 5;
+const SLOW_EFFORT: u8 = 7;
 /// Bytes in front of a stream and behind it that are coded along with it, each.
 const MAX_AROUND: u64 = 4 << 20;
 
@@ -47,7 +49,9 @@ impl Coder<'_> {
             return Ok(None);
         }
         let bytes = &file[start as usize..end as usize];
-        let encoder = packed::guess(&content, bytes, stream.format, None, MAX_ENCODER, false);
+        let slow = self.options.effort.number() >= SLOW_EFFORT;
+        let memory = if slow { MAX_SLOW_ENCODER } else { MAX_ENCODER };
+        let encoder = packed::guess(&content, bytes, stream.format, None, memory, false);
         let Some(encoder) = encoder else { return Ok(None) };
 
         let around = |pick: fn(&Old) -> (u64, u64)| {

@@ -113,6 +113,9 @@ pub(crate) fn decode(bytes: &[u8], most: usize) -> Result<Vec<u8>, &'static str>
             return Err(TOO_LONG);
         }
         let made = decompress(&bytes[block.clone()], Some(room as i32)).map_err(|_| BAD)?;
+        if made.is_empty() {
+            return Err(BAD);
+        }
         if made.len() < BLOCK && i + 1 < blocks.len() {
             return Err(TOO_SHORT);
         }
@@ -124,4 +127,51 @@ pub(crate) fn decode(bytes: &[u8], most: usize) -> Result<Vec<u8>, &'static str>
 /// Ways in which a frame may have been made, the likeliest first.
 pub(super) fn candidates() -> impl Iterator<Item = Settings> {
     [9, 12, 10, 11, 3, 4, 5, 6, 7, 8].into_iter().map(|level| Settings { level })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_testkit::image::{binary, text};
+    use coracle_testkit::native::packed_stream;
+
+    fn contents() -> Vec<Vec<u8>> {
+        let long = [binary(1, 70_000), text(2, 120_000)].concat().repeat(45);
+        vec![b"a".to_vec(), text(3, 9000), vec![7; BLOCK], long]
+    }
+
+    #[test]
+    fn frames_are_rebuilt_whatever_the_level() {
+        for content in contents() {
+            for level in [3, 9, 12] {
+                let settings = Settings { level };
+                let frame = settings.encode(&content, usize::MAX).unwrap();
+                let mut number = Vec::new();
+                crate::native::numbers::put(&mut number, settings.number());
+                assert!(packed_stream(&content, &number).unwrap() == frame, "{level}");
+                assert!(decode(&frame, content.len()).unwrap() == content, "{level}");
+                let found = candidates().find(|s| s.makes(&content, &frame)).unwrap();
+                assert!(found.encode(&content, frame.len()).unwrap() == frame, "{level}");
+                assert_eq!(settings.encode(&content, frame.len() - 1), None);
+                assert_eq!(frame_len(&[&frame[..], &[0; 9]].concat()), Some(frame.len()));
+            }
+        }
+    }
+
+    #[test]
+    fn frames_that_are_damaged_are_refused() {
+        let content = &contents()[3];
+        let frame = Settings { level: 9 }.encode(content, usize::MAX).unwrap();
+        assert_eq!(decode(&frame, BLOCK).unwrap_err(), TOO_LONG);
+        assert!(decode(&frame, content.len() - 1).is_err());
+        assert!(decode(&frame[..frame.len() - 1], content.len()).is_err());
+        assert!(decode(&frame[1..], content.len()).is_err());
+        // The last block in front of the first one.
+        let first = 8 + u32::from_le_bytes(*frame[4..].first_chunk().unwrap()) as usize;
+        let turned = [&frame[..4], &frame[first..], &frame[4..first]].concat();
+        assert_eq!(decode(&turned, content.len()).unwrap_err(), TOO_SHORT);
+        // A block without content.
+        assert!(decode(&[&frame[..], &[1, 0, 0, 0, 0]].concat(), content.len() + 9).is_err());
+        assert!(decode(&MAGIC, 9).is_err());
+    }
 }

@@ -208,7 +208,11 @@ pub fn guess(
             let all = zstd::candidates(stream, content.len() as u64)?.into_iter();
             let usual = all.map(Encoder::Zstd).filter(|e| Some(*e) != likely);
             let all = likely.filter(|e| matches!(e, Encoder::Zstd(_))).into_iter().chain(usual);
-            all.filter(fits).find(|e| e.rebuild(content, stream.len()).is_ok_and(|made| made == stream))
+            let makes = |e: &Encoder| match e {
+                Encoder::Zstd(settings) => settings.makes(content, stream),
+                _ => false,
+            };
+            all.filter(fits).find(makes)
         }
     }
 }
