@@ -37,6 +37,10 @@ fn new_kernel() -> Program {
     Program { functions, data: 1300, ..old_kernel() }
 }
 
+fn module(kernel: &Program) -> Program {
+    Program { kind: 1, ..kernel.clone() }
+}
+
 /// A kernel as a boot loader starts it: the part for real mode with its header, a loader, and the payload with its size
 /// behind it.
 fn bootable(kernel: &[u8], encoder: &[u64], loader: u64) -> Vec<u8> {
@@ -73,7 +77,7 @@ fn zboot(kernel: &[u8]) -> Vec<u8> {
 fn archive(kernel: &Program, loader: u64) -> Vec<u8> {
     let bytes = kernel.build();
     let mut tar = TarBuilder::new();
-    tar.file("boot/vmlinux", &bytes);
+    tar.file("boot/vmlinux", &bytes).file("lib/module.ko", module(kernel).build());
     for (name, encoder, _) in PAYLOADS {
         tar.file(format!("boot/vmlinuz-{name}"), bootable(&bytes, encoder, loader));
     }
@@ -90,6 +94,11 @@ fn targets() -> Vec<(String, Vec<u8>, Vec<&'static str>)> {
     let mut out = vec![
         ("moved".into(), one("vmlinux", bytes.clone()), vec![KERNEL]),
         ("mutated".into(), one("vmlinux", mutate(&bytes, 6, 12)), vec![KERNEL]),
+        (
+            "module".into(),
+            TarBuilder::new().file("lib/module.ko", module(&new_kernel()).build()).finish(),
+            vec![KERNEL],
+        ),
         ("zboot".into(), one("vmlinuz-zboot", zboot(&bytes)), vec![KERNEL]),
     ];
     for (name, encoder, listed) in PAYLOADS {
@@ -108,7 +117,7 @@ fn good_vectors_give_their_targets_in_both_decoders() {
         let archives: [&dyn ReadAt; 1] = [&archive];
         let report = diff(&archives, &target, &mut delta, &Options::default(), &Quiet).unwrap();
         assert!(report.head.encoders == names || name == "mutated", "{name}: {:?}", report.head.encoders);
-        assert_eq!(report.rebuilt_streams, u64::from(!["moved", "mutated"].contains(&&*name)), "{name}");
+        assert_eq!(report.rebuilt_streams, u64::from(!["moved", "mutated", "module"].contains(&&*name)), "{name}");
         let case = json!({ "size": target.len(), "digest": Digest::of(&target).to_string() });
         store(SET, "good", &name, &archive, &delta, &case);
         // A tree has no headers, the rest is the same.
@@ -119,7 +128,7 @@ fn good_vectors_give_their_targets_in_both_decoders() {
     }
     let old = fs::read(folder(SET).join("old.tar")).unwrap();
     let cases = stored(SET, "good");
-    assert!(cases.len() >= 6, "{}", cases.len());
+    assert!(cases.len() >= 7, "{}", cases.len());
     for (name, delta, case) in cases {
         let made = run(&delta, &old).unwrap_or_else(|e| panic!("{name}: {e}"));
         let got = (Digest::of(&made).to_string(), made.len() as u64);
@@ -133,7 +142,7 @@ fn good_vectors_give_their_targets_in_both_decoders() {
 fn payloads_cost_what_their_content_costs() {
     let archive = old();
     let archives: [&dyn ReadAt; 1] = [&archive];
-    for (name, target, _) in targets().into_iter().skip(2) {
+    for (name, target, _) in targets().into_iter().skip(3) {
         let size = |slow_formats| {
             let mut delta = Vec::new();
             let mut options = Options::default();
@@ -153,13 +162,17 @@ fn both_decoders_find_the_same_references_in_kernels() {
     let found = references(&file, exec::Machine::X86_64Kernel);
     assert_eq!(found, second::references(&file, second::KERNEL));
     let kinds: std::collections::BTreeSet<u8> = found.iter().map(|r| r.1).collect();
-    let wanted = [0, 1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 14];
+    let wanted = [0, 1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 14, 21, 22];
     assert!(wanted.iter().all(|k| kinds.contains(k)), "{kinds:?}");
     assert!(found.iter().any(|r| r.0 as usize > file.len() - 100 && r.1 == 4), "none in the list behind it");
+    let module = module(&new_kernel()).build();
+    assert_eq!(exec::Machine::of(&module), Some(exec::Machine::X86_64Kernel));
     for seed in 0..60 {
-        let file = mutate(&file, seed, 30);
-        let found = references(&file, exec::Machine::X86_64Kernel);
-        assert_eq!(found, second::references(&file, second::KERNEL), "seed {seed}");
+        for file in [&file, &module] {
+            let file = mutate(file, seed, 30);
+            let found = references(&file, exec::Machine::X86_64Kernel);
+            assert_eq!(found, second::references(&file, second::KERNEL), "seed {seed}");
+        }
     }
     // As a program like others it has next to none.
     assert!(references(&file, exec::Machine::X86_64).len() * 3 < found.len());

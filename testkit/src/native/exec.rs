@@ -34,7 +34,7 @@ const KERNEL: u64 = super::KERNEL as u64;
 /// Whether a file is a program of a machine.
 fn is(file: &[u8], machine: u64) -> bool {
     let elf = file.starts_with(b"\x7fELF\x02\x01") && number(file, 18, 2) == Some(machine % (1 << 16));
-    if machine != KERNEL || !elf {
+    if machine != KERNEL || !elf || number(file, 16, 2) == Some(1) {
         return elf;
     }
     let head = &file[..file.len().min(1024)];
@@ -206,6 +206,7 @@ fn target(layout: &Layout, r: &Reference, value: u64, here: u64, base: u64, near
         9 => here.wrapping_sub(value),
         8 | 10 | 11 | 13 => base.wrapping_add(value),
         12 => layout.address(value.min((1 << 47) - 1)),
+        21 | 22 => (1 << 48) + ((r.kind - 21) << 32) + value,
         14 => base.wrapping_add(value * 24),
         15..=17 => here.wrapping_add(v.wrapping_mul(4)),
         19 => (here - here % 4096).wrapping_add(v.wrapping_mul(4096)) + near % 4096,
@@ -226,6 +227,7 @@ fn value(layout: &Layout, r: &Reference, target: u64, here: u64, base: u64) -> u
         15..=17 => target.wrapping_sub(here) / 4,
         19 => (target / 4096).wrapping_sub(here / 4096),
         20 => (target % 4096) >> r.unit,
+        21 | 22 => target,
         _ => target.wrapping_sub(base),
     };
     low(value, size(r.kind))
@@ -406,7 +408,11 @@ pub(super) fn replace(
             let here = piece.new_address + (r.place - piece.old);
             let base = base.map_or(0, |b| coder.known(n, b, false).unwrap_or_else(|| moved[n].map(b)));
             let known = coder.known(n, to, is_end);
-            let mapped = moved[n].map_as(to, is_end);
+            let own = programs[n].field(r);
+            let mapped = match r.kind {
+                21 | 22 => target(&after, r, coder.number(r.kind, own), here, base, 0),
+                _ => moved[n].map_as(to, is_end),
+            };
             let first = known.unwrap_or(mapped);
             let guess = |to| value(&after, r, to, here, base);
             let right = coder.first(r.kind, n, to, is_end);
@@ -421,6 +427,9 @@ pub(super) fn replace(
                 (new, target(&after, r, new, here, base, first))
             };
             coder.learn(r.kind, n, to, is_end, made, right);
+            if r.kind >= 21 {
+                coder.moved(r.kind, own, new);
+            }
             let field = put(r.kind, programs[n].field(r), new).to_le_bytes();
             let len = width(r.kind) as usize;
             text[at as usize..][..len].copy_from_slice(&field[..len]);

@@ -116,8 +116,51 @@ impl<'f> Found<'f> {
         }
     }
 
-    /// Section 9.3.4.
+    /// Section 9.3.5: `T` a type, `N` a name, a dot something else; a bar in front of what stands once for each entry.
+    fn types(&mut self, s: &Section) {
+        const SHAPES: [&str; 20] = [
+            "", "N...|", "N.T|", "N..TT.|", "N..|NT.", "N..|NT.", "N..|N.", "N..|", "N.T|", "N.T|", "N.T|", "N.T|",
+            "N.T|", "N.T|NT", "N.T.|", "N..|T..", "N..|", "N.T.|", "N.T|", "N..|N..",
+        ];
+        let bytes = self.bytes(s);
+        let head = |at| number(&self.file[..bytes.end as usize], bytes.start + at, 4).unwrap_or(0);
+        if head(0) != 0x1_eb9f || head(4) != 24 {
+            return;
+        }
+        let mut at = bytes.start + 24 + head(8);
+        let end = at + head(12);
+        if bytes.end < bytes.start + 24 || end > bytes.end {
+            return;
+        }
+        while at + 12 <= end {
+            let info = self.n(at + 4, 4);
+            let shape = SHAPES.get(info as usize >> 24 & 31).copied().unwrap_or("");
+            let Some((once, entry)) = shape.split_once('|') else { return };
+            let words = [once, &entry.repeat(info as usize % 65_536)].concat();
+            if at + 4 * words.len() as u64 > end {
+                return;
+            }
+            for word in words.bytes() {
+                if word != b'.' && self.n(at, 4) != 0 {
+                    self.add(at, if word == b'T' { 21 } else { 22 }, 0);
+                }
+                at += 4;
+            }
+        }
+    }
+
+    /// Sections 9.3.4 and 9.3.5.
     fn kernel(&mut self, all: &[Section]) {
+        if self.layout.kernel {
+            self.distances(all);
+        }
+        for s in all.iter().filter(|s| s.kind == 1) {
+            self.types(s);
+        }
+    }
+
+    /// Section 9.3.4.
+    fn distances(&mut self, all: &[Section]) {
         for s in all.iter().filter(|s| s.kind == 1 && s.flags & 6 == 2) {
             let bytes = self.bytes(s);
             for at in bytes.clone().filter(|at| self.layout.address(*at).is_multiple_of(4)) {

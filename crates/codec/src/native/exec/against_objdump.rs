@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::elf::{self, Layout};
+use super::elf::Layout;
 use super::{Machine, x86_64};
 
 /// What was compared.

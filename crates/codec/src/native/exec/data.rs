@@ -59,15 +59,18 @@ impl Found<'_> {
         }
         self.headers(&sections);
         if machine == Machine::X86_64Kernel {
-            sections.iter().for_each(|section| self.distances(section));
-            self.trailer(sections.len());
+            if self.layout.high {
+                sections.iter().for_each(|section| self.distances(section));
+                self.trailer(sections.len());
+            }
+            sections.iter().for_each(|section| self.types(section));
         }
         self.sections = sections;
     }
 
     /// Whether a word of 64 bits is an address of the program.
     fn is_loaded(&self, word: u64) -> bool {
-        self.layout.segment(self.layout.from_field(word, 64)).is_some()
+        self.layout.segment(self.layout.address_in(word, 64)).is_some()
     }
 
     fn address(&self, place: usize) -> u64 {
@@ -214,7 +217,7 @@ impl Found<'_> {
             }
             if relative.into_iter().any(|r| kind == Some(r)) && !movable && self.is_loaded(addend) {
                 self.push(at + 16, Kind::Word, 0);
-                let place = self.layout.place(self.layout.from_field(offset, 64)).filter(|p| *p < elf::MAX_ADDRESS);
+                let place = self.layout.place(self.layout.address_in(offset, 64)).filter(|p| *p < elf::MAX_ADDRESS);
                 if let Some(place) = place.map(|p| p as usize)
                     && u64_at(self.file, place) == Some(addend)
                 {

@@ -16,6 +16,9 @@ pub(crate) const HEAD: usize = 1024;
 pub(crate) const REL: u16 = 1;
 /// `e_type` of programs with fixed addresses.
 pub(crate) const EXEC: u16 = 2;
+/// Magic and version of a section with types, and bytes of its header.
+const BTF: u32 = 0x0001_eb9f;
+const BTF_HEADER: u32 = 24;
 /// Addresses from here on are those of a kernel (section 9.2.1); they count from here.
 const HIGH: u64 = !(MAX_ADDRESS - 1);
 
@@ -106,7 +109,24 @@ pub(crate) fn is(bytes: &[u8], machine: Machine) -> bool {
         Machine::Aarch64 => 183,
     };
     let elf = bytes.starts_with(b"\x7fELF\x02\x01") && u16_at(bytes, 18) == Some(number);
-    elf && (machine != Machine::X86_64Kernel || is_high(bytes).unwrap_or(false))
+    let kernel = || u16_at(bytes, 16) == Some(REL) || is_high(bytes).unwrap_or(false);
+    elf && (machine != Machine::X86_64Kernel || kernel())
+}
+
+/// Whether a file is a program of transform 4 rather than one of transform 2: Linux itself, or a module with types.
+pub(crate) fn is_kernel(file: &[u8]) -> bool {
+    let types = || sections(file).iter().any(|s| s.kind == PROGBITS && btf(s.bytes(file)).is_some());
+    is(file, Machine::X86_64Kernel) && (u16_at(file, 16) != Some(REL) || types())
+}
+
+/// Section 9.3.5: where the types lie in the bytes of a section, if it holds types.
+pub(crate) fn btf(section: &[u8]) -> Option<std::ops::Range<usize>> {
+    if u32_at(section, 0)? != BTF || u32_at(section, 4)? != BTF_HEADER {
+        return None;
+    }
+    let (start, len) = (u32_at(section, 8)? as usize, u32_at(section, 12)? as usize);
+    let start = BTF_HEADER as usize + start;
+    (start + len <= section.len()).then_some(start..start + len)
 }
 
 /// Section 9.2.1: whether a file is loaded at fixed addresses, some of them a kernel's.
@@ -143,7 +163,7 @@ impl Layout {
         if kind == REL {
             // Nothing is loaded anywhere yet: places in the file stand for addresses.
             let all = Segment { offset: 0, address: 0, len, memory: len, executable: true };
-            return (len < MAX_ADDRESS).then(|| Layout { kind, segments: vec![all], frames: None, high });
+            return (len < MAX_ADDRESS).then(|| Layout { kind, segments: vec![all], ..Layout::default() });
         }
         let mut segments: Vec<Segment> = Vec::new();
         let mut frames = None;
@@ -186,13 +206,13 @@ impl Layout {
     }
 
     /// The address that a field stands for which holds one, of so many bits.
-    pub(crate) fn from_field(&self, value: u64, bits: u32) -> u64 {
+    pub(crate) fn address_in(&self, value: u64, bits: u32) -> u64 {
         let wide = if bits == 32 { value as u32 as i32 as u64 } else { value };
         if self.high && wide >= HIGH { wide - HIGH } else { value }
     }
 
     /// What a field of 64 bits holds for an address.
-    pub(crate) fn to_field(&self, address: u64) -> u64 {
+    pub(crate) fn word_for(&self, address: u64) -> u64 {
         if self.high && address < MAX_ADDRESS { address + HIGH } else { address }
     }
 

@@ -49,10 +49,14 @@ pub(crate) enum Kind {
     Page,
     /// aarch64: place in a page, 12 bits from bit 10. How many words back the page stands, and the unit.
     Low,
+    /// The number of a type, 32 bits.
+    Type,
+    /// The place of a name, 32 bits.
+    Name,
 }
 
 /// Number of kinds.
-pub(crate) const KINDS: usize = 21;
+pub(crate) const KINDS: usize = 23;
 /// Bytes of an entry of a symbol table.
 pub(crate) const SYMBOL: u64 = 24;
 
@@ -78,7 +82,12 @@ const ALL: [Kind; KINDS] = [
     Kind::Byte,
     Kind::Page,
     Kind::Low,
+    Kind::Type,
+    Kind::Name,
 ];
+/// Where numbers of types and places of names begin among targets: no address is there (section 9.6).
+const TYPES: u64 = 1 << 48;
+const TYPE_NAMES: u64 = TYPES + (1 << 32);
 
 impl Kind {
     /// Bytes of the field.
@@ -98,6 +107,15 @@ impl Kind {
             Kind::Byte | Kind::Page => 21,
             Kind::Low => 12,
             _ => 8 * self.len() as u32,
+        }
+    }
+
+    /// Whether the target is no address but a number, and where these numbers begin.
+    pub(crate) fn numbers(self) -> Option<u64> {
+        match self {
+            Kind::Type => Some(TYPES),
+            Kind::Name => Some(TYPE_NAMES),
+            _ => None,
         }
     }
 
@@ -211,6 +229,8 @@ pub(crate) fn decode(kind: Kind, extra: u32, value: u64, here: u64, base: u64, n
         Kind::Byte => here.wrapping_add_signed(signed(value, 21)),
         Kind::Page => (here & !0xfff).wrapping_add_signed(signed(value, 21) << 12) | near & 0xfff,
         Kind::Low => near & !0xfff | (value << (extra >> 8)) & 0xfff,
+        Kind::Type => TYPES + value,
+        Kind::Name => TYPE_NAMES + value,
     }
 }
 
@@ -230,6 +250,7 @@ pub(crate) fn encode(kind: Kind, extra: u32, target: u64, here: u64, base: u64) 
         Kind::Far | Kind::Near | Kind::Short => target.wrapping_sub(here) >> 2,
         Kind::Page => (target >> 12).wrapping_sub(here >> 12),
         Kind::Low => (target & 0xfff) >> (extra >> 8),
+        Kind::Type | Kind::Name => target,
     };
     if kind.bits() == 64 { value } else { value & ((1 << kind.bits()) - 1) }
 }
@@ -250,7 +271,7 @@ impl Program {
                 Some(here.wrapping_sub(4).wrapping_add_signed(i64::from(begin)))
             }
             Kind::WideLength => {
-                Some(self.layout.from_field(u64_at(file, place.wrapping_sub(8)).unwrap_or(0), 64))
+                Some(self.layout.address_in(u64_at(file, place.wrapping_sub(8)).unwrap_or(0), 64))
             }
             Kind::PlaceLength => {
                 Some(self.layout.address_of(u64_at(file, place.wrapping_sub(8)).unwrap_or(0)))
@@ -282,7 +303,7 @@ impl Layout {
     pub(crate) fn target(&self, kind: Kind, target: u64) -> u64 {
         match kind {
             Kind::Place => self.address_of(target),
-            Kind::Word | Kind::Absolute => self.from_field(target, kind.bits()),
+            Kind::Word | Kind::Absolute => self.address_in(target, kind.bits()),
             _ => target,
         }
     }

@@ -9,13 +9,14 @@
 //! | module | what it is | section |
 //! |---|---|---|
 //! | `elf` | segments and sections | 9.2 |
-//! | `data` | references in data | 9.3 |
+//! | `data`, `btf` | references in data, and among types | 9.3 |
 //! | `x86_64`, `aarch64` | references in code | 9.4, 9.5 |
 //! | `field` | from a reference to its target and back | 9.6 |
 //! | `map` | where old addresses went | 9.7 |
 //! | `predict` | what a reference will be | 9.8 |
 
 pub(crate) mod aarch64;
+mod btf;
 #[cfg(test)]
 mod against_objdump;
 pub(crate) mod data;
@@ -37,7 +38,7 @@ pub enum Machine {
     X86_64,
     /// 64-bit ARM, little endian.
     Aarch64,
-    /// x86-64, where Linux itself lies.
+    /// x86-64: Linux itself, and its modules.
     X86_64Kernel,
 }
 
@@ -56,7 +57,10 @@ impl Machine {
 
     /// The machine that an ELF file of 64 bits is for, if it is one of these; the narrowest that fits.
     pub fn of(file: &[u8]) -> Option<Self> {
-        [Machine::X86_64Kernel, Machine::X86_64, Machine::Aarch64].into_iter().find(|&m| elf::is(file, m))
+        if elf::is_kernel(file) {
+            return Some(Machine::X86_64Kernel);
+        }
+        [Machine::X86_64, Machine::Aarch64].into_iter().find(|&m| elf::is(file, m))
     }
 }
 
@@ -160,7 +164,7 @@ impl Found<'_> {
 
     /// Whether a field of 32 bits is an address of the program.
     fn is_absolute(&self, value: u32) -> bool {
-        self.layout.segment(self.layout.from_field(value.into(), 32)).is_some()
+        self.layout.segment(self.layout.address_in(value.into(), 32)).is_some()
     }
 
     /// The executable sections that lie in one segment: places of their first byte and behind their last, and the address
