@@ -9,6 +9,9 @@ pub enum Machine {
     X86_64,
     /// aarch64.
     Aarch64,
+    /// x86-64, as Linux itself (kind 2: high addresses, and a list of them behind the sections) or a module of it
+    /// (kind 1). Both have types.
+    Kernel,
 }
 
 /// A program to be built.
@@ -34,7 +37,11 @@ const DATA: u64 = 0x3000;
 impl Program {
     /// The bytes of the file.
     pub fn build(&self) -> Vec<u8> {
-        let base = if self.kind == 2 { 0x40_0000 } else { 0 };
+        let base = match (self.machine, self.kind) {
+            (Machine::Kernel, 2) => 0xffff_ffff_8100_0000,
+            (_, 2) => 0x40_0000,
+            _ => 0,
+        };
         let code = (1200 + self.data as u64).next_multiple_of(16);
         // Distances do not change sizes, so a first pass with any places tells where functions start.
         let starts = |all: &[Vec<u8>]| -> Vec<u64> {
@@ -66,7 +73,7 @@ impl Program {
         let words = rela + 24 * self.functions.len() as u64;
         for (i, start) in starts.iter().enumerate() {
             let place = base + DATA + words + 8 * i as u64;
-            let relative: u64 = if self.machine == Machine::X86_64 { 8 } else { 1027 };
+            let relative: u64 = if self.machine == Machine::Aarch64 { 1027 } else { 8 };
             let symbol = if i % 3 == 0 { i as u64 + 1 } else { 0 };
             [place, relative | symbol << 32, *start].iter().for_each(|n| file.extend(n.to_le_bytes()));
         }
@@ -81,7 +88,11 @@ impl Program {
         }
         let names = file.len() as u64;
         file.extend(binary(5, 64));
-        let sections = [
+        let types = file.len() as u64;
+        if self.machine == Machine::Kernel {
+            file.extend(self.types());
+        }
+        let mut sections = vec![
             Section(0, 0, 0, 0, 0, 0, 0, 0),
             Section(1, 6, base + CODE + code, code, text.len() as u64, 0, 0, 0),
             Section(1, 2, base + CODE + frames.0, frames.0, frames.1 - frames.0, 0, 0, 0),
@@ -91,6 +102,9 @@ impl Program {
             Section(11, 2, 0, symbols, names - symbols, 7, 1, 24),
             Section(3, 0, 0, names, 64, 0, 0, 0),
         ];
+        if self.machine == Machine::Kernel {
+            sections.push(Section(1, 2, 0, types, file.len() as u64 - types, 0, 0, 0));
+        }
         let headers = file.len() as u64;
         for s in &sections {
             file.extend([0; 4]);
@@ -100,11 +114,17 @@ impl Program {
             file.extend(s.6.to_le_bytes());
             file.extend([8u64, s.7].iter().flat_map(|n| n.to_le_bytes()));
         }
-        let loads = [
+        let mut loads = vec![
             (4, base, 0, code),
             (5, base + CODE + code, code, rela - code),
             (6, base + DATA + rela, rela, symbols - rela),
         ];
+        if self.machine == Machine::Kernel && self.kind == 2 {
+            // What each processor has of its own; and what is moved when the kernel starts.
+            loads.insert(2, (6, 0x40, rela, 16));
+            file.extend([0; 4]);
+            starts.iter().for_each(|s| file.extend((*s as u32).to_le_bytes()));
+        }
         self.head(&mut file, headers, sections.len() as u16, &loads, base + CODE + frames.1);
         file
     }
@@ -118,7 +138,7 @@ impl Program {
         frames: u64,
     ) {
         file[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        let machine: u16 = if self.machine == Machine::X86_64 { 62 } else { 183 };
+        let machine: u16 = if self.machine == Machine::Aarch64 { 183 } else { 62 };
         let count = if self.kind == 1 { 0 } else { loads.len() as u16 + 1 };
         for (at, n) in [(16, self.kind), (18, machine), (54, 56), (56, count), (58, 64), (60, sections)] {
             file[at..at + 2].copy_from_slice(&n.to_le_bytes());
@@ -148,12 +168,61 @@ impl Program {
             let wanted = u32::from(byte) * 7 % 50;
             let to = self.functions.iter().position(|&f| f == wanted).map_or(table, |at| starts[at]);
             match self.machine {
-                Machine::X86_64 => x86_64(byte, k, here, to, table, self.kind == 2, &mut out),
+                Machine::X86_64 | Machine::Kernel => x86_64(byte, k, here, to, table, self.kind == 2, &mut out),
                 Machine::Aarch64 => aarch64(byte, k, here, to, table, &mut out),
             }
         }
         out.resize(out.len().next_multiple_of(16), 0x90);
         out
+    }
+
+    /// The types of a kernel: for each function some that refer to others, and to names.
+    fn types(&self) -> Vec<u8> {
+        // Words of each kind: N a name, T a type; behind the bar those of an entry.
+        const SHAPES: [(u32, &str); 19] = [
+            (1, "N.x.|"),
+            (2, ".xT|"),
+            (3, "...TTx|"),
+            (4, "N.x|NTx"),
+            (5, "N.x|NTx"),
+            (6, "N.x|Nx"),
+            (7, "N..|"),
+            (8, "N.T|"),
+            (9, "..T|"),
+            (10, "..T|"),
+            (11, "..T|"),
+            (12, "N.T|"),
+            (13, "..T|NT"),
+            (14, "N.Tx|"),
+            (15, "N.x|Txx"),
+            (16, "N.x|"),
+            (17, "N.Tx|"),
+            (18, "N.T|"),
+            (19, "N.x|Nxx"),
+        ];
+        let mut types = Vec::new();
+        for (i, &number) in self.functions.iter().enumerate() {
+            for k in [number, number + 7] {
+                let (kind, shape) = SHAPES[k as usize % SHAPES.len()];
+                let (once, entry) = shape.split_once('|').unwrap_or((shape, ""));
+                let count = if entry.is_empty() { 0 } else { 1 + number % 4 };
+                let words = once.to_owned() + &entry.repeat(count as usize);
+                for (at, word) in words.bytes().enumerate() {
+                    let word = match word {
+                        _ if at == 1 => kind << 24 | count,
+                        // As if many came before, in the kernel that a module belongs to.
+                        b'N' => 9000 + 11 * i as u32 + at as u32 % 3 * 40,
+                        b'T' => 700 + (2 * i as u32 + 3 * at as u32) % 90,
+                        b'x' => number,
+                        _ => 0,
+                    };
+                    types.extend(word.to_le_bytes());
+                }
+            }
+        }
+        let words = [0x1_eb9f, 24, 0, types.len() as u32, types.len() as u32, 0];
+        let head: Vec<u8> = words.iter().flat_map(|n: &u32| n.to_le_bytes()).collect();
+        [head, types].concat()
     }
 
     /// Distances of the first functions from the table.

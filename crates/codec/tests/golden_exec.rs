@@ -17,7 +17,7 @@ use crate::golden_native::{all_refused, folder, number, run, store, stored};
 
 const SET: &str = "native-exec";
 const NAMES: [&str; 2] = ["exec-aarch64-1", "exec-x86_64-1"];
-const MACHINES: [(&str, Machine, u16); 2] =
+const MACHINES: [(&str, Machine, u32); 2] =
     [("x86_64", Machine::X86_64, 62), ("aarch64", Machine::Aarch64, 183)];
 
 fn program(machine: Machine, kind: u16) -> Program {

@@ -5,6 +5,7 @@ mod chunked;
 mod golden_chunked;
 mod golden_deflate;
 mod golden_exec;
+mod golden_kernel;
 mod golden_native;
 mod golden_oci;
 mod golden_packed;

@@ -17,9 +17,10 @@ const LIMITS: Limits = Limits {
     tar: coracle_codec::tar::Limits { max_special: 1 << 12, max_fragments: 16, max_members: 100 },
 };
 /// The machines, with their numbers in ELF files and of their transforms.
-const MACHINES: [(Machine, u16, u8); 2] = [(Machine::X86_64, 62, 2), (Machine::Aarch64, 183, 3)];
+const MACHINES: [(Machine, u32, u8); 3] =
+    [(Machine::X86_64, 62, 2), (Machine::Aarch64, 183, 3), (Machine::X86_64Kernel, second::KERNEL, 4)];
 
-/// Finds the references of `data` as a program, for both machines.
+/// Finds the references of `data` as a program, for each machine.
 ///
 /// * They ascend and lie in the file, and are those that the second decoder finds.
 pub fn native_references(data: &[u8]) {
@@ -27,7 +28,7 @@ pub fn native_references(data: &[u8]) {
         let mut file = data.to_vec();
         if let Some(head) = file.get_mut(..20) {
             head[..6].copy_from_slice(b"\x7fELF\x02\x01");
-            head[18..].copy_from_slice(&number.to_le_bytes());
+            head[18..].copy_from_slice(&number.to_le_bytes()[..2]);
         }
         let found = references(&file, machine);
         assert!(found.windows(2).all(|w| w[0].0 + 4 <= w[1].0), "{found:?}");
@@ -44,8 +45,8 @@ pub fn native_references(data: &[u8]) {
 /// * What comes out is what the second decoder makes, and has the length declared.
 pub fn native_program(data: &[u8]) {
     let Some(([machine, copies, a, b], rest)) = data.split_first_chunk() else { return };
-    let (_, _, transform) = MACHINES[usize::from(machine % 2)];
-    let (machine, _, _) = MACHINES[usize::from(machine % 2)];
+    let (_, _, transform) = MACHINES[usize::from(*machine) % MACHINES.len()];
+    let (machine, _, _) = MACHINES[usize::from(*machine) % MACHINES.len()];
     let copies_len = (usize::from(*copies) * 6).min(rest.len() / 6 * 6);
     let (copies, rest) = rest.split_at(copies_len);
     let (references, file) = rest.split_at(usize::from(u16::from_le_bytes([*a, *b])).min(rest.len()));

@@ -22,9 +22,30 @@ struct Layout {
     kind: u64,
     segments: Vec<Segment>,
     frames: Option<u64>,
+    kernel: bool,
 }
 
 const UNLOADED: u64 = 1 << 47;
+/// Where a kernel's addresses begin.
+const HIGH: u64 = 0xffff_8000_0000_0000;
+/// Section 9.2.1.
+const KERNEL: u64 = super::KERNEL as u64;
+
+/// Whether a file is a program of a machine.
+fn is(file: &[u8], machine: u64) -> bool {
+    let elf = file.starts_with(b"\x7fELF\x02\x01") && number(file, 18, 2) == Some(machine % (1 << 16));
+    if machine != KERNEL || !elf || number(file, 16, 2) == Some(1) {
+        return elf;
+    }
+    let head = &file[..file.len().min(1024)];
+    let (Some(start), Some(count)) = (number(head, 32, 8), number(head, 56, 2)) else { return false };
+    let shape = number(head, 16, 2) == Some(2) && number(head, 54, 2) == Some(56) && count <= 32;
+    shape
+        && (0..count).any(|i| {
+            let Some(at) = start.checked_add(56 * i).filter(|at| *at < 1024) else { return false };
+            number(head, at, 4) == Some(1) && number(head, at + 16, 8).is_some_and(|a| a >= HIGH)
+        })
+}
 
 /// So many bytes as a number.
 fn number(file: &[u8], at: u64, len: u64) -> Option<u64> {
@@ -35,34 +56,37 @@ fn number(file: &[u8], at: u64, len: u64) -> Option<u64> {
 impl Layout {
     fn read(head: &[u8], len: u64, machine: u64) -> Layout {
         let head = &head[..head.len().min(1024)];
-        if !head.starts_with(b"\x7fELF\x02\x01") || number(head, 18, 2) != Some(machine) {
+        if !is(head, machine) {
             return Layout::default();
         }
         if number(head, 16, 2) == Some(1) {
             let all = Segment { offset: 0, address: 0, len, memory: len, executable: true };
-            return Layout { kind: 1, segments: vec![all], frames: None };
+            return Layout { kind: 1, segments: vec![all], ..Layout::default() };
         }
-        Layout::headers(head).unwrap_or_default()
+        Layout::headers(head, machine == KERNEL).unwrap_or_default()
     }
 
-    fn headers(head: &[u8]) -> Option<Layout> {
+    fn headers(head: &[u8], kernel: bool) -> Option<Layout> {
         let (start, count) = (number(head, 32, 8)?, number(head, 56, 2)?);
         if number(head, 54, 2)? != 56 || count > 32 {
             return None;
         }
-        let mut layout = Layout { kind: number(head, 16, 2)?, ..Layout::default() };
+        let mut layout = Layout { kind: number(head, 16, 2)?, kernel, ..Layout::default() };
         let mut end = (0, 0);
         for i in 0..count {
             let at = start.checked_add(i * 56)?;
             number(head, at.checked_add(48)?, 8)?;
             let kind = number(head, at, 4)?;
             let field = |n| number(head, at + n, 8);
-            let (offset, address, len, memory) = (field(8)?, field(16)?, field(32)?, field(40)?);
-            if kind == 0x6474_e550 {
+            let (offset, mut address, len, memory) = (field(8)?, field(16)?, field(32)?, field(40)?);
+            if kind == 0x6474_e550 && !kernel {
                 layout.frames = Some(address);
             }
-            if kind != 1 {
+            if kind != 1 || kernel && address < HIGH {
                 continue;
+            }
+            if kernel {
+                address -= HIGH;
             }
             let ends = (offset.checked_add(len)?, address.checked_add(memory)?);
             if ends.0 >= UNLOADED || ends.1 >= UNLOADED || len > memory || offset < end.0 || address < end.1 {
@@ -95,6 +119,12 @@ impl Layout {
 
     fn loaded(&self, address: u64) -> Option<&Segment> {
         self.segments.iter().find(|s| (s.address..s.address + s.memory).contains(&address))
+    }
+
+    /// The address that a value of so many bits stands for.
+    fn stands_for(&self, value: u64, bits: u32) -> u64 {
+        let long = signed(value, bits);
+        if self.kernel && long >= HIGH { long - HIGH } else { value }
     }
 
     /// Number of the stretch of a place.
@@ -170,12 +200,13 @@ fn target(layout: &Layout, r: &Reference, value: u64, here: u64, base: u64, near
     let v = signed(value, size(r.kind));
     match r.kind {
         0..=3 => here.wrapping_add(4 + r.extra).wrapping_add(v),
-        4 | 5 => value,
+        4 | 5 => layout.stands_for(value, size(r.kind)),
         6 | 18 => here.wrapping_add(v),
         7 => base.wrapping_add(v),
         9 => here.wrapping_sub(value),
         8 | 10 | 11 | 13 => base.wrapping_add(value),
         12 => layout.address(value.min((1 << 47) - 1)),
+        21 | 22 => (1 << 48) + ((r.kind - 21) << 32) + value,
         14 => base.wrapping_add(value * 24),
         15..=17 => here.wrapping_add(v.wrapping_mul(4)),
         19 => (here - here % 4096).wrapping_add(v.wrapping_mul(4096)) + near % 4096,
@@ -187,6 +218,7 @@ fn target(layout: &Layout, r: &Reference, value: u64, here: u64, base: u64, near
 fn value(layout: &Layout, r: &Reference, target: u64, here: u64, base: u64) -> u64 {
     let value = match r.kind {
         0..=3 => target.wrapping_sub(here).wrapping_sub(4 + r.extra),
+        4 | 5 if layout.kernel && target < UNLOADED => target + HIGH,
         4 | 5 => target,
         6 | 18 => target.wrapping_sub(here),
         9 => here.wrapping_sub(target),
@@ -195,6 +227,7 @@ fn value(layout: &Layout, r: &Reference, target: u64, here: u64, base: u64) -> u
         15..=17 => target.wrapping_sub(here) / 4,
         19 => (target / 4096).wrapping_sub(here / 4096),
         20 => (target % 4096) >> r.unit,
+        21 | 22 => target,
         _ => target.wrapping_sub(base),
     };
     low(value, size(r.kind))
@@ -212,11 +245,11 @@ impl Program {
     pub(super) fn read(file: Vec<u8>, machine: u64) -> Program {
         let layout = Layout::read(&file, file.len() as u64, machine);
         let mut program = Program { file, layout, references: Vec::new() };
-        if number(&program.file, 18, 2) != Some(machine) || !program.file.starts_with(b"\x7fELF\x02\x01") {
+        if !is(&program.file, machine) {
             return program;
         }
         let mut found = data::Found::new(&program.file, &program.layout);
-        if machine == 62 {
+        if machine != 183 {
             code::x86_64(&mut found)
         } else {
             code::aarch64(&mut found)
@@ -251,7 +284,7 @@ impl Program {
         let base = match r.kind {
             7 | 8 | 14 => Some(r.base),
             10 => Some(here.wrapping_sub(4).wrapping_add(signed(before(4, 4), 32))),
-            11 => Some(before(8, 8)),
+            11 => Some(self.layout.stands_for(before(8, 8), 64)),
             13 => Some(self.layout.address(before(8, 8).min((1 << 47) - 1))),
             _ => None,
         };
@@ -375,7 +408,11 @@ pub(super) fn replace(
             let here = piece.new_address + (r.place - piece.old);
             let base = base.map_or(0, |b| coder.known(n, b, false).unwrap_or_else(|| moved[n].map(b)));
             let known = coder.known(n, to, is_end);
-            let mapped = moved[n].map_as(to, is_end);
+            let own = programs[n].field(r);
+            let mapped = match r.kind {
+                21 | 22 => target(&after, r, coder.number(r.kind, own), here, base, 0),
+                _ => moved[n].map_as(to, is_end),
+            };
             let first = known.unwrap_or(mapped);
             let guess = |to| value(&after, r, to, here, base);
             let right = coder.first(r.kind, n, to, is_end);
@@ -390,6 +427,9 @@ pub(super) fn replace(
                 (new, target(&after, r, new, here, base, first))
             };
             coder.learn(r.kind, n, to, is_end, made, right);
+            if r.kind >= 21 {
+                coder.moved(r.kind, own, new);
+            }
             let field = put(r.kind, programs[n].field(r), new).to_le_bytes();
             let len = width(r.kind) as usize;
             text[at as usize..][..len].copy_from_slice(&field[..len]);

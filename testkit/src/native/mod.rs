@@ -54,8 +54,11 @@ pub fn mixed(encoded: &[u8], len: usize) -> Vec<u8> {
     mixing::decode(encoded, len)
 }
 
-/// The references of an old program (section 9.2): place, kind and target, for machine 62 or 183.
-pub fn references(file: &[u8], machine: u16) -> Vec<(u64, u8, u64)> {
+/// Stands for 62 where it is a kernel (section 9.2.1).
+pub const KERNEL: u32 = 1 << 16 | 62;
+
+/// The references of an old program (section 9.2): place, kind and target, for machine 62 or 183, or [`KERNEL`].
+pub fn references(file: &[u8], machine: u32) -> Vec<(u64, u8, u64)> {
     exec::Program::read(file.to_vec(), machine.into()).list()
 }
 
@@ -132,7 +135,15 @@ pub fn apply(delta: &[u8], sources: Sources<'_>) -> Result<Vec<u8>, String> {
     if encoders.iter().any(|e| {
         !matches!(
             *e,
-            b"liblzma-5.8.4" | b"zlib-filtered" | b"zstd-1.5.7" | TOKENS | CHUNKS | X86_64 | AARCH64
+            b"liblzma-5.8.4"
+                | b"zlib-filtered"
+                | b"zstd-1.5.7"
+                | TOKENS
+                | CHUNKS
+                | LZ4
+                | X86_64
+                | AARCH64
+                | X86_64_KERNEL
         )
     }) {
         return Err("an encoder is missing".into());
@@ -246,7 +257,9 @@ fn decode(method: u64, encoded: &[u8], len: usize) -> Result<Vec<u8>, String> {
 /// Names of section 9.1.
 const TOKENS: &[u8] = b"deflate-tokens-1";
 const CHUNKS: &[u8] = b"png-chunks-1";
+const LZ4: &[u8] = b"liblz4-1.10.0";
 const X86_64: &[u8] = b"exec-x86_64-1";
+const X86_64_KERNEL: &[u8] = b"exec-x86_64-kernel-1";
 const AARCH64: &[u8] = b"exec-aarch64-1";
 
 /// Streams by number, section 5.2.
@@ -464,6 +477,7 @@ impl Maker<'_> {
             0 | 1 => None,
             2 if self.encoders.contains(&X86_64) => Some(62),
             3 if self.encoders.contains(&AARCH64) => Some(183),
+            4 if self.encoders.contains(&X86_64_KERNEL) => Some(KERNEL.into()),
             _ => return Err(format!("transform {transform}")),
         };
         let mut views: Vec<Vec<u8>> = Vec::new();
@@ -471,7 +485,7 @@ impl Maker<'_> {
         for _ in 0..self.s[PLAN].number()? {
             let content = &self.members[self.file()?].content;
             let kind = self.s[PLAN].number()?;
-            is_program.push(machine.is_some() && matches!(kind, 8 | 10 | 12 | 13 | 14));
+            is_program.push(machine.is_some() && matches!(kind, 8 | 10 | 12..=15));
             views.push(match if is_program.last() == Some(&true) { kind - 8 } else { kind } {
                 0 => content.clone(),
                 1 => {
@@ -484,9 +498,10 @@ impl Maker<'_> {
                     rest.take(self.s[PLAN].number()?)?;
                     inflate(rest.0, self.s[PLAN].number()?)?
                 }
-                kind @ 4..=6 => {
-                    if kind == 6 && !self.encoders.contains(&CHUNKS) {
-                        return Err("chunks that are not listed".into());
+                kind @ 4..=7 => {
+                    let listed = |name| self.encoders.contains(&name);
+                    if kind == 6 && !listed(CHUNKS) || kind == 7 && !listed(LZ4) {
+                        return Err("a view that is not listed".into());
                     }
                     let mut rest = Bytes(content);
                     rest.take(self.s[PLAN].number()?)?;
@@ -495,6 +510,7 @@ impl Maker<'_> {
                     match kind {
                         4 => packed::unxz(stream, len)?,
                         5 => packed::unzstd(stream, len)?,
+                        7 => packed::unlz4(stream, len)?,
                         _ => packed::unchunk(stream, len)?,
                     }
                 }

@@ -1,4 +1,4 @@
-//! Streams of xz and zstd (sections 8.5 and 8.6). The libraries that section 8.7 names do the coding; what stands
+//! Streams of xz, zstd and lz4 (sections 8.5, 8.6 and 8.10). The libraries that section 8.7 names do the coding; what stands
 //! around it is written here once more.
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -20,6 +20,8 @@ pub(super) enum Encoder {
     Tokens(u64),
     /// The two bytes in front, bytes of a chunk, and what makes the stream.
     Png(u64, u64, Box<Encoder>),
+    /// Level.
+    Lz4(i32),
 }
 
 impl Encoder {
@@ -36,6 +38,7 @@ impl Encoder {
                 Ok(Encoder::Xz(preset, fields))
             }
             3 if (1..=22).contains(&v) => Ok(Encoder::Zstd(v as i32, plan.number()?, plan.number()? as u32)),
+            7 if (3..=12).contains(&v) => Ok(Encoder::Lz4(v as i32)),
             0 | 1 | 4 => Ok(Encoder::Deflate(number)),
             5 => Ok(Encoder::Tokens(number)),
             6 if v == 0 => {
@@ -57,6 +60,7 @@ impl Encoder {
             Encoder::Deflate(_) => vec![],
             Encoder::Xz(..) => vec!["liblzma-5.8.4"],
             Encoder::Zstd(..) => vec!["zstd-1.5.7"],
+            Encoder::Lz4(_) => vec!["liblz4-1.10.0"],
             Encoder::Tokens(_) => vec!["deflate-tokens-1"],
             Encoder::Png(_, _, inner) => [vec!["png-chunks-1"], inner.names()].concat(),
         }
@@ -82,6 +86,7 @@ impl Encoder {
             Encoder::Deflate(number) => deflate::encode(content, *number),
             Encoder::Xz(preset, fields) => xz(content, *preset, *fields),
             Encoder::Zstd(level, flags, window) => zstd(content, *level, *flags, *window),
+            Encoder::Lz4(level) => lz4(content, *level),
             Encoder::Tokens(number) => {
                 tokens.as_mut().ok_or("tokens are missing")?.stream(content, *number, len)
             }
@@ -254,6 +259,39 @@ fn zstd(content: &[u8], level: i32, flags: u64, window: u32) -> Result<Vec<u8>, 
         }
     }
     Ok(out)
+}
+
+/// Section 8.10.
+fn lz4(content: &[u8], level: i32) -> Result<Vec<u8>, String> {
+    let mut out = vec![2, 0x21, 0x4c, 0x18];
+    for block in content.chunks(1 << 23) {
+        let mode = lz4::block::CompressionMode::HIGHCOMPRESSION(level);
+        let block = lz4::block::compress(block, Some(mode), false).map_err(|e| e.to_string())?;
+        out.extend((block.len() as u32).to_le_bytes());
+        out.extend(block);
+    }
+    Ok(out)
+}
+
+/// The content of a view of kind 7: a legacy frame of LZ4.
+pub(super) fn unlz4(frame: &[u8], len: u64) -> Result<Vec<u8>, String> {
+    let mut rest = Bytes(frame);
+    if rest.take(4)? != [2, 0x21, 0x4c, 0x18] {
+        return Err("no frame of lz4".into());
+    }
+    let mut out = Vec::new();
+    while !rest.0.is_empty() {
+        if !out.len().is_multiple_of(1 << 23) {
+            return Err("a short block of lz4".into());
+        }
+        let size = rest.take(4)?.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
+        let block = lz4::block::decompress(rest.take(size)?, Some(1 << 23)).map_err(|e| e.to_string())?;
+        if block.is_empty() {
+            return Err("a block of lz4 without content".into());
+        }
+        out.extend(block);
+    }
+    if out.len() as u64 == len { Ok(out) } else { Err("an lz4 view has another length".into()) }
 }
 
 /// The content of a view of kind 4: a stream of xz.

@@ -28,6 +28,8 @@ pub(crate) const PACKED: u64 = 1;
 pub(crate) const EXEC_X86_64: u64 = 2;
 /// Transform `exec-aarch64/1`, section 9.
 pub(crate) const EXEC_AARCH64: u64 = 3;
+/// Transform `exec-x86_64-kernel/1`, section 9.
+pub(crate) const EXEC_X86_64_KERNEL: u64 = 4;
 
 /// View: all of an old file, section 6.5.
 pub(crate) const VIEW_WHOLE: u64 = 0;
@@ -41,6 +43,8 @@ pub(crate) const VIEW_XZ: u64 = 4;
 pub(crate) const VIEW_ZSTD: u64 = 5;
 /// View: the chunks with the data of an image in an old file, expanded.
 pub(crate) const VIEW_PNG: u64 = 6;
+/// View: a legacy LZ4 frame of an old file, expanded.
+pub(crate) const VIEW_LZ4: u64 = 7;
 /// Added to the number of a view of a whole file or an expanded stream: it is a program (section 9.1).
 pub(crate) const VIEW_PROGRAM: u64 = 8;
 

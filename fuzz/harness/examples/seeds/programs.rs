@@ -8,8 +8,10 @@ use super::Seeds;
 /// Programs of all kinds, by name.
 pub fn files() -> Seeds {
     let mut seeds = Seeds::new();
-    for (name, machine) in [("x86_64", Machine::X86_64), ("aarch64", Machine::Aarch64)] {
-        for kind in 1..=3 {
+    let all =
+        [("x86_64", Machine::X86_64), ("aarch64", Machine::Aarch64), ("kernel", Machine::Kernel)];
+    for (name, machine) in all {
+        for kind in if machine == Machine::Kernel { 1..=2 } else { 1..=3 } {
             for functions in [1, 3, 7, 30] {
                 let program = Program { machine, kind, functions: (0..functions).collect(), data: 300 };
                 seeds.insert(format!("{name}-{kind}-{functions}"), program.build());
@@ -22,9 +24,16 @@ pub fn files() -> Seeds {
 /// The same as old files, with copies and references.
 pub fn parts() -> Seeds {
     let mut seeds = Seeds::new();
-    for (i, (name, file)) in files().into_iter().enumerate() {
+    // Kernels came later: the others keep their numbers.
+    let (kernels, others): (Vec<_>, Vec<_>) = files().into_iter().partition(|f| f.0.starts_with("kernel"));
+    for (i, (name, file)) in others.into_iter().chain(kernels).enumerate() {
         let mut rng = Rng::new(i as u64);
-        let mut data = vec![u8::from(name.starts_with("aarch64")), 6, 200, 0];
+        let machine = match name.as_bytes()[0] {
+            b'a' => 1,
+            b'k' => 2,
+            _ => 0,
+        };
+        let mut data = vec![machine, 6, 200, 0];
         let mut at = 0;
         for k in 0..6 {
             let len = file.len() / 6;

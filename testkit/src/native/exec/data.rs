@@ -53,7 +53,7 @@ impl<'f> Found<'f> {
 
     /// Kind 5, if loaded and in the file.
     fn pointer(&mut self, place: u64) -> bool {
-        let is = number(self.file, place, 8).is_some_and(|v| self.loaded(v));
+        let is = number(self.file, place, 8).is_some_and(|v| self.loaded(self.layout.stands_for(v, 64)));
         if is {
             self.add(place, 5, 0);
         }
@@ -110,7 +110,78 @@ impl<'f> Found<'f> {
                 _ => {}
             }
         }
-        // 9.3.3
+        self.headers(&all);
+        if machine == super::KERNEL {
+            self.kernel(&all);
+        }
+    }
+
+    /// Section 9.3.5: `T` a type, `N` a name, a dot something else; a bar in front of what stands once for each entry.
+    fn types(&mut self, s: &Section) {
+        const SHAPES: [&str; 20] = [
+            "", "N...|", "N.T|", "N..TT.|", "N..|NT.", "N..|NT.", "N..|N.", "N..|", "N.T|", "N.T|", "N.T|", "N.T|",
+            "N.T|", "N.T|NT", "N.T.|", "N..|T..", "N..|", "N.T.|", "N.T|", "N..|N..",
+        ];
+        let bytes = self.bytes(s);
+        let head = |at| number(&self.file[..bytes.end as usize], bytes.start + at, 4).unwrap_or(0);
+        if head(0) != 0x1_eb9f || head(4) != 24 {
+            return;
+        }
+        let mut at = bytes.start + 24 + head(8);
+        let end = at + head(12);
+        if bytes.end < bytes.start + 24 || end > bytes.end {
+            return;
+        }
+        while at + 12 <= end {
+            let info = self.n(at + 4, 4);
+            let shape = SHAPES.get(info as usize >> 24 & 31).copied().unwrap_or("");
+            let Some((once, entry)) = shape.split_once('|') else { return };
+            let words = [once, &entry.repeat(info as usize % 65_536)].concat();
+            if at + 4 * words.len() as u64 > end {
+                return;
+            }
+            for word in words.bytes() {
+                if word != b'.' && self.n(at, 4) != 0 {
+                    self.add(at, if word == b'T' { 21 } else { 22 }, 0);
+                }
+                at += 4;
+            }
+        }
+    }
+
+    /// Sections 9.3.4 and 9.3.5.
+    fn kernel(&mut self, all: &[Section]) {
+        if self.layout.kernel {
+            self.distances(all);
+        }
+        for s in all.iter().filter(|s| s.kind == 1) {
+            self.types(s);
+        }
+    }
+
+    /// Section 9.3.4.
+    fn distances(&mut self, all: &[Section]) {
+        for s in all.iter().filter(|s| s.kind == 1 && s.flags & 6 == 2) {
+            let bytes = self.bytes(s);
+            for at in bytes.clone().filter(|at| self.layout.address(*at).is_multiple_of(4)) {
+                let to = self.layout.address(at).wrapping_add(signed(self.n(at, 4), 32));
+                if at + 4 <= bytes.end && self.code.iter().any(|c| c.contains(&to)) {
+                    self.add(at, 6, 0);
+                }
+            }
+        }
+        let Some(start) = number(self.file, 40, 8) else { return };
+        let mut at = start.saturating_add(64 * all.len() as u64);
+        while at + 4 <= self.file.len() as u64 {
+            if self.loaded(self.layout.stands_for(self.n(at, 4), 32)) {
+                self.add(at, 4, 0);
+            }
+            at += 4;
+        }
+    }
+
+    /// Section 9.3.3.
+    fn headers(&mut self, all: &[Section]) {
         let Some(start) = number(self.file, 40, 8) else { return };
         for (i, s) in all.iter().enumerate().filter(|(_, s)| s.kind != 0) {
             let at = start + 64 * i as u64;
@@ -149,10 +220,10 @@ impl<'f> Found<'f> {
             if let Some(symbols) = symbols.filter(|_| symbol != 0) {
                 self.add(at + 12, 14, self.layout.address(symbols.offset));
             }
-            let relative = if machine == 62 { [8, 37] } else { [1027, 1032] };
+            let relative = if machine == 183 { [1027, 1032] } else { [8, 37] };
             if !movable {
                 if relative.contains(&kind) && self.pointer(at + 16) {
-                    let place = self.layout.place(offset).filter(|p| *p < 1 << 47);
+                    let place = self.layout.place(self.layout.stands_for(offset, 64)).filter(|p| *p < 1 << 47);
                     if let Some(place) = place.filter(|p| number(self.file, *p, 8) == Some(addend)) {
                         self.add(place, 5, 0);
                     }
@@ -166,7 +237,7 @@ impl<'f> Found<'f> {
                 && number != 0
                 && let Some(to) = all.get(number as usize)
             {
-                let behind = if machine == 62 && (kind == 2 || kind == 4) { 4 } else { 0 };
+                let behind = if machine != 183 && (kind == 2 || kind == 4) { 4 } else { 0 };
                 self.add(at + 16, 8, to.offset.wrapping_add(behind));
             }
         }

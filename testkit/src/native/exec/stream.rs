@@ -1,5 +1,7 @@
 //! Sections 9.8 and 9.9: what is known of targets, and the arithmetic code.
 
+use std::collections::BTreeMap;
+
 use super::super::arithmetic::{Code, Mixed, Steps};
 
 struct Slot {
@@ -13,7 +15,9 @@ pub(super) struct Reader<'a> {
     slots: Vec<Slot>,
     shift: u32,
     history: u64,
-    own: [u8; 21],
+    own: [u8; 23],
+    /// Section 9.8.1: for kinds 21 and 22, by range.
+    moved: [BTreeMap<u64, u64>; 2],
     first: Mixed,
     second: Mixed,
     steps: Steps,
@@ -31,7 +35,8 @@ impl<'a> Reader<'a> {
             slots,
             shift: 64 - s,
             history: 0,
-            own: [0; 21],
+            own: [0; 23],
+            moved: Default::default(),
             first: Mixed::new(4),
             second: Mixed::new(2),
             steps: Steps::default(),
@@ -71,6 +76,21 @@ impl<'a> Reader<'a> {
     /// Section 9.9.4; modulo 2^64.
     pub(super) fn step(&mut self, kind: u64) -> u64 {
         self.steps.read(&mut self.code, kind as usize) as u64
+    }
+
+    fn range(kind: u64, number: u64) -> u64 {
+        (number >> if kind == 21 { 5 } else { 8 }).min(8191)
+    }
+
+    /// Section 9.8.1: what an old number is taken to have become, modulo 2^32.
+    pub(super) fn number(&self, kind: u64, old: u64) -> u64 {
+        let (moved, range) = (&self.moved[kind as usize - 21], Self::range(kind, old));
+        let near = moved.range(..=range).next_back().or_else(|| moved.range(range..).next());
+        old.wrapping_add(near.map_or(0, |(_, shift)| *shift)) % (1 << 32)
+    }
+
+    pub(super) fn moved(&mut self, kind: u64, old: u64, new: u64) {
+        self.moved[kind as usize - 21].insert(Self::range(kind, old), new.wrapping_sub(old));
     }
 
     /// Section 9.8, step 6, and the histories of 9.9.1.

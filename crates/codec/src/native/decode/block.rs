@@ -422,14 +422,19 @@ impl<'a> Work<'a> {
                 let len = plan.at_most(size - start, "length of a view")?;
                 Ok(View::Raw(content, start, len))
             }
-            kind @ (items::VIEW_INFLATED | items::VIEW_XZ | items::VIEW_ZSTD | items::VIEW_PNG)
-                if kind != items::VIEW_PNG || self.head.lists(packed::png::NAME) =>
+            kind @ (items::VIEW_INFLATED
+            | items::VIEW_XZ
+            | items::VIEW_ZSTD
+            | items::VIEW_PNG
+            | items::VIEW_LZ4)
+                if packed::name_of_view(kind).is_none_or(|name| self.head.lists(name)) =>
             {
                 let offset = plan.at_most(size, "start of a packed stream")?;
                 let (format, name) = match kind {
                     items::VIEW_XZ => (Format::Xz, "xz"),
                     items::VIEW_ZSTD => (Format::Zstd, "zstd"),
                     items::VIEW_PNG => (Format::Png, "png"),
+                    items::VIEW_LZ4 => (Format::Lz4, "lz4"),
                     _ => (Format::Deflate(None), "deflate"),
                 };
                 let stream = match format {
@@ -463,6 +468,7 @@ fn machine(transform: u64) -> Option<Machine> {
     match transform {
         items::EXEC_X86_64 => Some(Machine::X86_64),
         items::EXEC_AARCH64 => Some(Machine::Aarch64),
+        items::EXEC_X86_64_KERNEL => Some(Machine::X86_64Kernel),
         _ => None,
     }
 }

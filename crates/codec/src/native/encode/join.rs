@@ -13,7 +13,7 @@ use crate::native::entropy::Method;
 use crate::native::framing::Memory;
 use crate::native::items::{self, BLOCK};
 use crate::native::numbers::{put, put_signed};
-use crate::native::packed::{Encoder, png};
+use crate::native::packed::{self, Encoder};
 use crate::native::streams::{self, StreamId, Streams};
 use crate::native::work::Budget;
 use crate::{ReadAt, Section};
@@ -244,9 +244,7 @@ impl<'a> Join<'a> {
                 }
                 ViewKind::Expanded { number, start, stream, len } => {
                     [number + program, start, stream, len].into_iter().for_each(|n| put(plan, n));
-                    if number == items::VIEW_PNG {
-                        self.encoders.insert(png::NAME);
-                    }
+                    self.encoders.extend(packed::name_of_view(number));
                 }
             }
         }

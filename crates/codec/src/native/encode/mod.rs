@@ -8,6 +8,7 @@ mod candidates;
 mod expand;
 mod join;
 mod part;
+mod payload;
 mod program;
 mod scan;
 mod squeeze;

@@ -14,6 +14,7 @@ use crate::matching::block::BlockFinder;
 use crate::matching::suffix::SuffixFinder;
 use crate::native::entropy::{self, Method};
 use crate::native::exec::Machine;
+use crate::native::exec::elf::HEAD;
 use crate::native::items;
 use crate::native::numbers::{put, put_signed};
 use crate::native::packed::{self, Encoder, ExpandError, Format, Stream};
@@ -78,6 +79,20 @@ pub(super) enum ViewKind {
     },
 }
 
+impl ViewKind {
+    /// The content of a packed stream: where it starts, its length, and that of its content.
+    pub(super) fn of(format: Format, start: u64, stream: u64, len: u64) -> Self {
+        let number = match format {
+            Format::Deflate(_) => return ViewKind::Inflated { start, len },
+            Format::Xz => items::VIEW_XZ,
+            Format::Zstd => items::VIEW_ZSTD,
+            Format::Lz4 => items::VIEW_LZ4,
+            Format::Png => items::VIEW_PNG,
+        };
+        ViewKind::Expanded { number, start, stream, len }
+    }
+}
+
 /// A packed stream that is rebuilt.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rebuilt {
@@ -140,7 +155,7 @@ impl Part {
 }
 
 /// A new text coded as a program, and the matches that it was coded with.
-struct Program {
+pub(super) struct Program {
     part: Part,
     matches: Vec<Match>,
 }
@@ -156,8 +171,8 @@ pub(super) struct Coded {
 pub(super) struct Coder<'a> {
     new: &'a dyn ReadAt,
     source: &'a Source<'a>,
-    candidates: &'a Candidates<'a>,
-    options: &'a Options,
+    pub(super) candidates: &'a Candidates<'a>,
+    pub(super) options: &'a Options,
     observer: &'a dyn Observer,
 }
 
@@ -170,7 +185,7 @@ pub(super) struct OldText {
 }
 
 impl OldText {
-    fn push(&mut self, view: View, bytes: &[u8]) {
+    pub(super) fn push(&mut self, view: View, bytes: &[u8]) {
         let room = (self.views.len() as u64) < items::MAX_VIEWS;
         if room && !bytes.is_empty() && !self.views.contains(&view) {
             self.bytes.extend_from_slice(bytes);
@@ -194,6 +209,9 @@ impl<'a> Coder<'a> {
     /// Codes the content of a member.
     pub(super) fn code(&self, member: &NewMember) -> Result<Coded, DiffError> {
         if let Some(coded) = self.whole_program(member)? {
+            return Ok(coded);
+        }
+        if let Some(coded) = self.payload(member)? {
             return Ok(coded);
         }
         let budget = text_budget(self.options);
@@ -238,7 +256,7 @@ impl<'a> Coder<'a> {
         Ok(self.cheapest(new, &old, program))
     }
 
-    fn content(&self, member: &NewMember, at: u64, len: u64) -> Result<Vec<u8>, DiffError> {
+    pub(super) fn content(&self, member: &NewMember, at: u64, len: u64) -> Result<Vec<u8>, DiffError> {
         Section::new(self.new, member.framing.end + at, len).to_vec().map_err(DiffError::Read)
     }
 
@@ -246,7 +264,7 @@ impl<'a> Coder<'a> {
     fn whole_program(&self, member: &NewMember) -> Result<Option<Coded>, DiffError> {
         let (len, budget) = (member.content_len, program_budget(self.options));
         let small = len <= text_budget(self.options) / 2;
-        let start = self.content(member, 0, len.min(64))?;
+        let start = self.content(member, 0, len.min(HEAD as u64))?;
         if small || len > budget || !self.codes_programs() || Machine::of(&start).is_none() {
             return Ok(None);
         }
@@ -258,7 +276,7 @@ impl<'a> Coder<'a> {
     }
 
     /// The parts that make a new text: a program if it was coded as one and that is cheaper.
-    fn cheapest(&self, new: &Expanded, old: &OldText, program: Option<Program>) -> Vec<Part> {
+    pub(super) fn cheapest(&self, new: &Expanded, old: &OldText, program: Option<Program>) -> Vec<Part> {
         let Some(program) = program else {
             return self.parts(new, old, &self.matches(&new.text, &old.bytes, old));
         };
@@ -289,7 +307,7 @@ impl<'a> Coder<'a> {
             }
             let start = stream.start as usize;
             let most = match stream.format {
-                Format::Xz | Format::Zstd if self.options.effort.number() < 5 => MAX_QUICK,
+                Format::Xz | Format::Zstd | Format::Lz4 if self.options.effort.number() < 5 => MAX_QUICK,
                 _ => MAX_EXPANDED,
             };
             let Ok((inflated, len)) = packed::expand(&content, &stream, most) else { continue };
@@ -325,16 +343,16 @@ impl<'a> Coder<'a> {
     }
 
     /// Whether streams of this format are expanded at this effort.
-    fn opens(&self, stream: &Stream) -> bool {
+    pub(super) fn opens(&self, stream: &Stream) -> bool {
         match stream.format {
             Format::Deflate(_) | Format::Png => self.options.parts.deflate,
-            Format::Xz | Format::Zstd => {
+            Format::Xz | Format::Zstd | Format::Lz4 => {
                 self.options.parts.slow_formats && self.options.effort.number() >= SLOW_FORMATS
             }
         }
     }
 
-    fn old_file(&self, member: usize) -> Section<'a> {
+    pub(super) fn old_file(&self, member: usize) -> Section<'a> {
         self.source.old.content(&self.source.old.members[member])
     }
 
@@ -355,17 +373,7 @@ impl<'a> Coder<'a> {
                 match packed::expand(&file, &stream, most) {
                     Ok((bytes, len)) if bytes.len() as u64 <= MAX_RATIO * len + SMALL_CONTENT => {
                         let (start, content) = (stream.start, bytes.len() as u64);
-                        let kind = match stream.format {
-                            Format::Deflate(_) => ViewKind::Inflated { start, len: content },
-                            format => {
-                                let number = match format {
-                                    Format::Xz => items::VIEW_XZ,
-                                    Format::Zstd => items::VIEW_ZSTD,
-                                    _ => items::VIEW_PNG,
-                                };
-                                ViewKind::Expanded { number, start, stream: len, len: content }
-                            }
-                        };
+                        let kind = ViewKind::of(stream.format, start, len, content);
                         room -= bytes.len() as u64;
                         text.push(View { member: s.file, kind }, &bytes);
                     }
@@ -392,7 +400,7 @@ impl<'a> Coder<'a> {
     }
 
     /// Codes a program from old ones.
-    fn program(&self, new: &Expanded, old: &OldText) -> Option<Program> {
+    pub(super) fn program(&self, new: &Expanded, old: &OldText) -> Option<Program> {
         if !self.codes_programs() {
             return None;
         }
@@ -438,7 +446,7 @@ impl<'a> Coder<'a> {
     }
 
     /// Matches `new` with `text`, which consists of the views of `old`.
-    fn matches(&self, new: &[u8], text: &[u8], old: &OldText) -> Vec<Match> {
+    pub(super) fn matches(&self, new: &[u8], text: &[u8], old: &OldText) -> Vec<Match> {
         if text.is_empty() {
             return Vec::new();
         }
@@ -471,7 +479,7 @@ impl<'a> Coder<'a> {
     }
 
     /// Cuts an expanded text into parts and writes each.
-    fn parts(&self, new: &Expanded, old: &OldText, matches: &[Match]) -> Vec<Part> {
+    pub(super) fn parts(&self, new: &Expanded, old: &OldText, matches: &[Match]) -> Vec<Part> {
         // Between streams a part may end anywhere, inside of one nowhere.
         let mut parts = Vec::new();
         let mut start = 0;

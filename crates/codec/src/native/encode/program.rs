@@ -84,10 +84,16 @@ impl<'t> Task<'t> {
         }
         let mut matches = find(&new, &old);
         for _ in 0..MARKED_PASSES {
-            mark(&mut new, &self.program.references, |r| hash(self.program.target(self.new, r).address));
+            mark(&mut new, &self.program.references, |r| match r.kind().numbers() {
+                Some(_) => 0,
+                None => hash(self.program.target(self.new, r).address),
+            });
             for (view, known) in self.views.iter().zip(self.olds(&matches)) {
                 let program = &view.program;
                 mark(&mut old[view.start..view.end], &program.references, |r| {
+                    if r.kind().numbers().is_some() {
+                        return 0;
+                    }
                     let target = program.target(known.file, r).address;
                     hash(known.map(target, r.kind().is_end()))
                 });
@@ -199,6 +205,7 @@ impl<'t> Task<'t> {
         match self.machine {
             Machine::X86_64 => items::EXEC_X86_64,
             Machine::Aarch64 => items::EXEC_AARCH64,
+            Machine::X86_64Kernel => items::EXEC_X86_64_KERNEL,
         }
     }
 

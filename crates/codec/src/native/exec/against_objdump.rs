@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::elf::{self, Layout};
+use super::elf::Layout;
 use super::{Machine, x86_64};
 
 /// What was compared.
@@ -43,10 +43,10 @@ fn is_unknown(code: &[u8]) -> bool {
 /// Compares the executable sections of a file; none if objdump is missing or this is no program.
 fn compare(path: &Path, tally: &mut Tally) {
     let Ok(file) = std::fs::read(path) else { return };
-    if elf::machine(&file) != Some(Machine::X86_64) {
+    if Machine::of(&file) != Some(Machine::X86_64) {
         return;
     }
-    let layout = Layout::read(&file, file.len() as u64);
+    let layout = Layout::read(&file, file.len() as u64, Machine::X86_64);
     let mut command = Command::new("objdump");
     command.args(["-d", "-w", "--no-show-raw-insn"]).arg(path).stdout(Stdio::piped()).stderr(Stdio::null());
     let Ok(mut child) = command.spawn() else { return };

@@ -58,12 +58,19 @@ impl Found<'_> {
             }
         }
         self.headers(&sections);
+        if machine == Machine::X86_64Kernel {
+            if self.layout.high {
+                sections.iter().for_each(|section| self.distances(section));
+                self.trailer(sections.len());
+            }
+            sections.iter().for_each(|section| self.types(section));
+        }
         self.sections = sections;
     }
 
-    /// Whether an address is one of the program.
-    fn is_loaded(&self, address: u64) -> bool {
-        self.layout.segment(address).is_some()
+    /// Whether a word of 64 bits is an address of the program.
+    fn is_loaded(&self, word: u64) -> bool {
+        self.layout.segment(self.layout.address_in(word, 64)).is_some()
     }
 
     fn address(&self, place: usize) -> u64 {
@@ -185,7 +192,7 @@ impl Found<'_> {
     /// 9.3.2: relocations.
     fn relocations(&mut self, section: &Section, all: &[Section], machine: Machine) {
         let relative: [u32; 2] = match machine {
-            Machine::X86_64 => [8, 37],
+            Machine::X86_64 | Machine::X86_64Kernel => [8, 37],
             Machine::Aarch64 => [1027, 1032],
         };
         let symbols = all.get(section.link as usize).filter(|s| matches!(s.kind, elf::SYMTAB | elf::DYNSYM));
@@ -210,7 +217,7 @@ impl Found<'_> {
             }
             if relative.into_iter().any(|r| kind == Some(r)) && !movable && self.is_loaded(addend) {
                 self.push(at + 16, Kind::Word, 0);
-                let place = self.layout.place(offset).filter(|p| *p < elf::MAX_ADDRESS);
+                let place = self.layout.place(self.layout.address_in(offset, 64)).filter(|p| *p < elf::MAX_ADDRESS);
                 if let Some(place) = place.map(|p| p as usize)
                     && u64_at(self.file, place) == Some(addend)
                 {
@@ -237,7 +244,7 @@ impl Found<'_> {
         let (is_section, number) = (entry[4] & 15 == 3, u16_at(entry, 6).unwrap_or(0));
         let Some(target) = all.get(usize::from(number)).filter(|_| is_section && number != 0) else { return };
         // Distances from the end of a field of four bytes.
-        let behind = machine == Machine::X86_64 && matches!(kind, 2 | 4);
+        let behind = machine != Machine::Aarch64 && matches!(kind, 2 | 4);
         let base = self.base(target.offset.wrapping_add(if behind { 4 } else { 0 }));
         self.push(at, Kind::WideFrom, base);
     }
@@ -296,7 +303,33 @@ impl Found<'_> {
         }
     }
 
-    /// 9.3.6: section headers.
+    /// 9.3.4: distances from their own place to code, of which a kernel has many tables.
+    fn distances(&mut self, section: &Section) {
+        if section.kind != elf::PROGBITS || section.flags & (elf::ALLOC | elf::CODE) != elf::ALLOC {
+            return;
+        }
+        let Some((start, end)) = section.range(self.file) else { return };
+        let address = self.address(start);
+        let first = start + address.next_multiple_of(4).wrapping_sub(address) as usize;
+        for at in (first..end.saturating_sub(3)).step_by(4) {
+            let distance = u32_at(self.file, at).unwrap_or(0) as i32;
+            if self.is_code(self.address(at).wrapping_add_signed(i64::from(distance))) {
+                self.push(at, Kind::Here, 0);
+            }
+        }
+    }
+
+    /// 9.3.4: the list of addresses behind a kernel, which are moved when it starts.
+    fn trailer(&mut self, sections: usize) {
+        let Some(start) = elf::table(self.file).map(|start| start + 64 * sections) else { return };
+        for at in (start..self.file.len().saturating_sub(3)).step_by(4) {
+            if self.is_absolute(u32_at(self.file, at).unwrap_or(0)) {
+                self.push(at, Kind::Absolute, 0);
+            }
+        }
+    }
+
+    /// 9.3.3: section headers.
     fn headers(&mut self, sections: &[Section]) {
         let Some(start) = elf::table(self.file) else { return };
         for (i, section) in sections.iter().enumerate() {

@@ -16,6 +16,11 @@ pub(crate) const HEAD: usize = 1024;
 pub(crate) const REL: u16 = 1;
 /// `e_type` of programs with fixed addresses.
 pub(crate) const EXEC: u16 = 2;
+/// Magic and version of a section with types, and bytes of its header.
+const BTF: u32 = 0x0001_eb9f;
+const BTF_HEADER: u32 = 24;
+/// Addresses from here on are those of a kernel (section 9.2.1); they count from here.
+const HIGH: u64 = !(MAX_ADDRESS - 1);
 
 /// Type of a program header: loaded.
 const PT_LOAD: u32 = 1;
@@ -80,6 +85,8 @@ pub(crate) struct Layout {
     pub segments: Vec<Segment>,
     /// Where the table of exception frames is loaded.
     pub frames: Option<u64>,
+    /// Addresses count from 2^64 - 2^47, as a kernel's do.
+    pub high: bool,
 }
 
 /// Little-endian numbers of `bytes`, `None` beyond their end.
@@ -95,44 +102,74 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b))
 }
 
-/// The machine of an ELF file of 64 bits, little endian.
-pub(crate) fn machine(bytes: &[u8]) -> Option<Machine> {
-    if bytes.get(..6)? != b"\x7fELF\x02\x01" {
+/// Whether `bytes` are an ELF file of 64 bits, little endian, for a machine.
+pub(crate) fn is(bytes: &[u8], machine: Machine) -> bool {
+    let number = match machine {
+        Machine::X86_64 | Machine::X86_64Kernel => 62,
+        Machine::Aarch64 => 183,
+    };
+    let elf = bytes.starts_with(b"\x7fELF\x02\x01") && u16_at(bytes, 18) == Some(number);
+    let kernel = || u16_at(bytes, 16) == Some(REL) || is_high(bytes).unwrap_or(false);
+    elf && (machine != Machine::X86_64Kernel || kernel())
+}
+
+/// Whether a file is a program of transform 4 rather than one of transform 2: Linux itself, or a module with types.
+pub(crate) fn is_kernel(file: &[u8]) -> bool {
+    let types = || sections(file).iter().any(|s| s.kind == PROGBITS && btf(s.bytes(file)).is_some());
+    is(file, Machine::X86_64Kernel) && (u16_at(file, 16) != Some(REL) || types())
+}
+
+/// Section 9.3.5: where the types lie in the bytes of a section, if it holds types.
+pub(crate) fn btf(section: &[u8]) -> Option<std::ops::Range<usize>> {
+    if u32_at(section, 0)? != BTF || u32_at(section, 4)? != BTF_HEADER {
         return None;
     }
-    match u16_at(bytes, 18)? {
-        62 => Some(Machine::X86_64),
-        183 => Some(Machine::Aarch64),
-        _ => None,
+    let (start, len) = (u32_at(section, 8)? as usize, u32_at(section, 12)? as usize);
+    let start = BTF_HEADER as usize + start;
+    (start + len <= section.len()).then_some(start..start + len)
+}
+
+/// Section 9.2.1: whether a file is loaded at fixed addresses, some of them a kernel's.
+fn is_high(bytes: &[u8]) -> Option<bool> {
+    let head = &bytes[..bytes.len().min(HEAD)];
+    if u16_at(head, 16)? != EXEC {
+        return Some(false);
     }
+    let loaded = |at: usize| Some(u32_at(head, at)? == PT_LOAD && u64_at(head, at + 16)? >= HIGH);
+    Some(program_headers(head)?.any(|at| loaded(at) == Some(true)))
+}
+
+/// Where the program headers lie; `None` if they are not as expected.
+fn program_headers(head: &[u8]) -> Option<impl Iterator<Item = usize>> {
+    let (start, size, count) = (u64_at(head, 32)?, u16_at(head, 54)?, usize::from(u16_at(head, 56)?));
+    let start = usize::try_from(start).ok().filter(|&s| s <= HEAD || count == 0)?;
+    (size == 56 && count <= MAX_SEGMENTS).then(|| (0..count).map(move |i| start + i * 56))
 }
 
 impl Layout {
     /// Reads the header and the program headers, which must lie in the first [`HEAD`] bytes; `len` is the length of the
     /// whole file. A file that is not as expected has no segments.
-    pub(crate) fn read(head: &[u8], len: u64) -> Self {
+    pub(crate) fn read(head: &[u8], len: u64, machine: Machine) -> Self {
         let head = &head[..head.len().min(HEAD)];
-        Self::try_read(head, len).unwrap_or_default()
+        if is(head, machine) {
+            Self::try_read(head, len, machine == Machine::X86_64Kernel).unwrap_or_default()
+        } else {
+            Layout::default()
+        }
     }
 
-    fn try_read(head: &[u8], len: u64) -> Option<Self> {
-        machine(head)?;
+    fn try_read(head: &[u8], len: u64, high: bool) -> Option<Self> {
         let kind = u16_at(head, 16)?;
         if kind == REL {
             // Nothing is loaded anywhere yet: places in the file stand for addresses.
             let all = Segment { offset: 0, address: 0, len, memory: len, executable: true };
-            return (len < MAX_ADDRESS).then(|| Layout { kind, segments: vec![all], frames: None });
-        }
-        let (start, size, count) = (u64_at(head, 32)?, u16_at(head, 54)?, u16_at(head, 56)?);
-        if size != 56 || usize::from(count) > MAX_SEGMENTS {
-            return None;
+            return (len < MAX_ADDRESS).then(|| Layout { kind, segments: vec![all], ..Layout::default() });
         }
         let mut segments: Vec<Segment> = Vec::new();
         let mut frames = None;
-        for i in 0..usize::from(count) {
-            let at = usize::try_from(start).ok()?.checked_add(i * 56)?;
-            let field = |n: usize| u64_at(head, at.checked_add(n)?);
-            let segment = Segment {
+        for at in program_headers(head)? {
+            let field = |n: usize| u64_at(head, at + n);
+            let mut segment = Segment {
                 offset: field(8)?,
                 address: field(16)?,
                 len: field(32)?,
@@ -140,7 +177,11 @@ impl Layout {
                 executable: u32_at(head, at + 4)? & PF_X != 0,
             };
             match u32_at(head, at)? {
+                // What lies at other addresses is moved when the kernel starts.
+                PT_LOAD if high && segment.address < HIGH => continue,
+                PT_LOAD if high => segment.address -= HIGH,
                 PT_LOAD => {}
+                PT_GNU_EH_FRAME if high => continue,
                 PT_GNU_EH_FRAME => {
                     frames = Some(segment.address);
                     continue;
@@ -161,7 +202,18 @@ impl Layout {
             }
             segments.push(segment);
         }
-        Some(Layout { kind, segments, frames })
+        Some(Layout { kind, segments, frames, high })
+    }
+
+    /// The address that a field stands for which holds one, of so many bits.
+    pub(crate) fn address_in(&self, value: u64, bits: u32) -> u64 {
+        let wide = if bits == 32 { value as u32 as i32 as u64 } else { value };
+        if self.high && wide >= HIGH { wide - HIGH } else { value }
+    }
+
+    /// What a field of 64 bits holds for an address.
+    pub(crate) fn word_for(&self, address: u64) -> u64 {
+        if self.high && address < MAX_ADDRESS { address + HIGH } else { address }
     }
 
     /// The address of a place in the file.
@@ -231,7 +283,6 @@ fn try_sections(file: &[u8]) -> Option<Vec<Section>> {
 
 /// Where the section headers start.
 pub(crate) fn table(file: &[u8]) -> Option<usize> {
-    machine(file)?;
     usize::try_from(u64_at(file, 40)?).ok()
 }
 

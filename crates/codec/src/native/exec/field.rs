@@ -49,10 +49,14 @@ pub(crate) enum Kind {
     Page,
     /// aarch64: place in a page, 12 bits from bit 10. How many words back the page stands, and the unit.
     Low,
+    /// The number of a type, 32 bits.
+    Type,
+    /// The place of a name, 32 bits.
+    Name,
 }
 
 /// Number of kinds.
-pub(crate) const KINDS: usize = 21;
+pub(crate) const KINDS: usize = 23;
 /// Bytes of an entry of a symbol table.
 pub(crate) const SYMBOL: u64 = 24;
 
@@ -78,7 +82,12 @@ const ALL: [Kind; KINDS] = [
     Kind::Byte,
     Kind::Page,
     Kind::Low,
+    Kind::Type,
+    Kind::Name,
 ];
+/// Where numbers of types and places of names begin among targets: no address is there (section 9.6).
+const TYPES: u64 = 1 << 48;
+const TYPE_NAMES: u64 = TYPES + (1 << 32);
 
 impl Kind {
     /// Bytes of the field.
@@ -98,6 +107,15 @@ impl Kind {
             Kind::Byte | Kind::Page => 21,
             Kind::Low => 12,
             _ => 8 * self.len() as u32,
+        }
+    }
+
+    /// Whether the target is no address but a number, and where these numbers begin.
+    pub(crate) fn numbers(self) -> Option<u64> {
+        match self {
+            Kind::Type => Some(TYPES),
+            Kind::Name => Some(TYPE_NAMES),
+            _ => None,
         }
     }
 
@@ -211,6 +229,8 @@ pub(crate) fn decode(kind: Kind, extra: u32, value: u64, here: u64, base: u64, n
         Kind::Byte => here.wrapping_add_signed(signed(value, 21)),
         Kind::Page => (here & !0xfff).wrapping_add_signed(signed(value, 21) << 12) | near & 0xfff,
         Kind::Low => near & !0xfff | (value << (extra >> 8)) & 0xfff,
+        Kind::Type => TYPES + value,
+        Kind::Name => TYPE_NAMES + value,
     }
 }
 
@@ -230,6 +250,7 @@ pub(crate) fn encode(kind: Kind, extra: u32, target: u64, here: u64, base: u64) 
         Kind::Far | Kind::Near | Kind::Short => target.wrapping_sub(here) >> 2,
         Kind::Page => (target >> 12).wrapping_sub(here >> 12),
         Kind::Low => (target & 0xfff) >> (extra >> 8),
+        Kind::Type | Kind::Name => target,
     };
     if kind.bits() == 64 { value } else { value & ((1 << kind.bits()) - 1) }
 }
@@ -249,14 +270,15 @@ impl Program {
                 let begin = u32_at(file, place.wrapping_sub(4)).unwrap_or(0) as i32;
                 Some(here.wrapping_sub(4).wrapping_add_signed(i64::from(begin)))
             }
-            Kind::WideLength => Some(u64_at(file, place.wrapping_sub(8)).unwrap_or(0)),
+            Kind::WideLength => {
+                Some(self.layout.address_in(u64_at(file, place.wrapping_sub(8)).unwrap_or(0), 64))
+            }
             Kind::PlaceLength => {
                 Some(self.layout.address_of(u64_at(file, place.wrapping_sub(8)).unwrap_or(0)))
             }
             _ => None,
         };
         let address = match kind {
-            Kind::Place => self.layout.address_of(value),
             Kind::Page if extra > 0 => {
                 let other = u32_at(file, place + 4 * extra as usize).unwrap_or(0);
                 let scale = super::aarch64::scale(other);
@@ -270,13 +292,22 @@ impl Program {
                 let page = Kind::Page.target(u32_at(file, page).unwrap_or(0), from);
                 page.wrapping_add(value << (extra >> 8))
             }
-            _ => decode(kind, extra, value, here, base.unwrap_or(0), 0),
+            _ => self.layout.target(kind, decode(kind, extra, value, here, base.unwrap_or(0), 0)),
         };
         Target { address, base }
     }
 }
 
 impl Layout {
+    /// The target of a field whose value is `target` itself, for kinds that hold one; otherwise `target`.
+    pub(crate) fn target(&self, kind: Kind, target: u64) -> u64 {
+        match kind {
+            Kind::Place => self.address_of(target),
+            Kind::Word | Kind::Absolute => self.address_in(target, kind.bits()),
+            _ => target,
+        }
+    }
+
     /// As [`Layout::address`], for a number that a file holds.
     pub(crate) fn address_of(&self, place: u64) -> u64 {
         self.address(place.min(super::elf::MAX_ADDRESS - 1))

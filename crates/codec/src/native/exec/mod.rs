@@ -9,13 +9,14 @@
 //! | module | what it is | section |
 //! |---|---|---|
 //! | `elf` | segments and sections | 9.2 |
-//! | `data` | references in data | 9.3 |
+//! | `data`, `btf` | references in data, and among types | 9.3 |
 //! | `x86_64`, `aarch64` | references in code | 9.4, 9.5 |
 //! | `field` | from a reference to its target and back | 9.6 |
 //! | `map` | where old addresses went | 9.7 |
 //! | `predict` | what a reference will be | 9.8 |
 
 pub(crate) mod aarch64;
+mod btf;
 #[cfg(test)]
 mod against_objdump;
 pub(crate) mod data;
@@ -37,23 +38,29 @@ pub enum Machine {
     X86_64,
     /// 64-bit ARM, little endian.
     Aarch64,
+    /// x86-64: Linux itself, and its modules.
+    X86_64Kernel,
 }
 
 impl Machine {
     /// All of them.
-    pub const ALL: [Machine; 2] = [Machine::X86_64, Machine::Aarch64];
+    pub const ALL: [Machine; 3] = [Machine::X86_64, Machine::Aarch64, Machine::X86_64Kernel];
 
     /// The name by which a delta asks for the rules (section 4.2.3).
     pub fn name(self) -> &'static str {
         match self {
             Machine::X86_64 => "exec-x86_64-1",
             Machine::Aarch64 => "exec-aarch64-1",
+            Machine::X86_64Kernel => "exec-x86_64-kernel-1",
         }
     }
 
-    /// The machine that an ELF file of 64 bits is for, if it is one of these.
+    /// The machine that an ELF file of 64 bits is for, if it is one of these; the narrowest that fits.
     pub fn of(file: &[u8]) -> Option<Self> {
-        elf::machine(file)
+        if elf::is_kernel(file) {
+            return Some(Machine::X86_64Kernel);
+        }
+        [Machine::X86_64, Machine::Aarch64].into_iter().find(|&m| elf::is(file, m))
     }
 }
 
@@ -95,10 +102,10 @@ pub(crate) struct Found<'f> {
 impl Program {
     /// Finds the references of a file. Any bytes will do: what is not as expected has none.
     pub(crate) fn read(file: &[u8], machine: Machine) -> Self {
-        if elf::machine(file) != Some(machine) || file.len() as u64 > MAX_FILE {
+        if !elf::is(file, machine) || file.len() as u64 > MAX_FILE {
             return Program::default();
         }
-        let layout = Layout::read(file, file.len() as u64);
+        let layout = Layout::read(file, file.len() as u64, machine);
         let sections = elf::sections(file);
         let mut found = Found {
             file,
@@ -110,7 +117,7 @@ impl Program {
             numbers: HashMap::new(),
         };
         match machine {
-            Machine::X86_64 => found.x86_64(),
+            Machine::X86_64 | Machine::X86_64Kernel => found.x86_64(),
             Machine::Aarch64 => found.aarch64(),
         }
         found.data(machine);
@@ -153,6 +160,11 @@ impl Found<'_> {
     /// Whether an address lies in an executable segment.
     fn is_executable(&self, address: u64) -> bool {
         self.layout.segment(address).is_some_and(|s| s.executable)
+    }
+
+    /// Whether a field of 32 bits is an address of the program.
+    fn is_absolute(&self, value: u32) -> bool {
+        self.layout.segment(self.layout.address_in(value.into(), 32)).is_some()
     }
 
     /// The executable sections that lie in one segment: places of their first byte and behind their last, and the address
@@ -217,7 +229,7 @@ impl Found<'_> {
                         }
                     }
                     Some(Field::Absolute(from))
-                        if fixed && self.layout.segment(u64::from(value(from))).is_some() =>
+                        if fixed && self.is_absolute(value(from)) =>
                     {
                         self.push(at + from, Kind::Absolute, 0);
                     }

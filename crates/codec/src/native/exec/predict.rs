@@ -88,6 +88,8 @@ pub(crate) struct Predictor {
     hits: Mixed<4>,
     seconds: Mixed<2>,
     numbers: Numbers,
+    types: Shifts,
+    names: Shifts,
     /// The last outcomes, one bit each.
     history: usize,
     /// Outcomes of the last references of each kind.
@@ -97,6 +99,40 @@ pub(crate) struct Predictor {
 /// Slots of the table of targets for old programs of so many bytes, log2.
 fn slots_log(bytes: u64) -> u32 {
     (bytes / BYTES_PER_SLOT).max(1).next_power_of_two().ilog2().clamp(SLOTS.0, SLOTS.1)
+}
+
+/// How far numbers that are no addresses have moved: by ranges of them, the last one seen (section 9.8.1).
+#[derive(Debug)]
+struct Shifts {
+    /// Numbers of a range, log2.
+    range: u32,
+    seen: Vec<Option<i32>>,
+}
+
+/// Ranges that are told apart; the last one has all numbers beyond.
+const RANGES: usize = 1 << 13;
+
+impl Shifts {
+    fn new(range: u32) -> Self {
+        Shifts { range, seen: vec![None; RANGES] }
+    }
+
+    fn range(&self, number: u32) -> usize {
+        ((number >> self.range) as usize).min(RANGES - 1)
+    }
+
+    /// What an old number became, by the nearest range below it of which something is known, or else above.
+    fn guess(&self, number: u32) -> u32 {
+        let range = self.range(number);
+        let below = self.seen[..=range].iter().rev().find_map(|s| *s);
+        let shift = below.or_else(|| self.seen[range..].iter().find_map(|s| *s));
+        number.wrapping_add_signed(shift.unwrap_or(0))
+    }
+
+    fn learn(&mut self, old: u32, new: u32) {
+        let range = self.range(old);
+        self.seen[range] = Some(new.wrapping_sub(old) as i32);
+    }
 }
 
 /// Bytes of memory that predicting takes for `bytes` bytes of programs, besides these (section 4.3).
@@ -125,6 +161,8 @@ impl Predictor {
             hits: Mixed::new([KINDS * 16, 1 << 10, KINDS * 256, 16 * 16 * 4], KINDS),
             seconds: Mixed::new([KINDS * 4, 256], 1),
             numbers: Numbers::new(KINDS),
+            types: Shifts::new(5),
+            names: Shifts::new(8),
             history: 0,
             by_kind: [0; KINDS],
         }
@@ -161,7 +199,16 @@ impl Predictor {
         let (slot, key) = self.slot(old.number, target.address, kind.is_end());
         let Slot { key: found, target: learned, trust } = self.slots[slot];
         let is_known = found == key;
-        let mapped = || old.map(target.address, kind.is_end());
+        let old_number = load(kind, field) as u32;
+        let shifted = match kind {
+            Kind::Type => Some(self.types.guess(old_number)),
+            Kind::Name => Some(self.names.guess(old_number)),
+            _ => None,
+        };
+        let mapped = || match (kind.numbers(), shifted) {
+            (Some(start), Some(number)) => start + u64::from(number),
+            _ => old.map(target.address, kind.is_end()),
+        };
         let after = &self.after;
         let guess = |target: u64| Guess { target, value: value(after, kind, extra, target, here, base) };
         let first = guess(if is_known { learned } else { mapped() });
@@ -211,23 +258,32 @@ impl Predictor {
             (false, right) => u8::from(!right) * 8,
         };
         self.slots[slot] = Slot { key, target: found, trust };
+        match kind {
+            Kind::Type => self.types.learn(old_number, value as u32),
+            Kind::Name => self.names.learn(old_number, value as u32),
+            _ => {}
+        }
         store(kind, kind.put(bytes, value), field);
     }
 }
 
 /// The value of a field of the new text.
 fn value(after: &Layout, kind: Kind, extra: u32, target: u64, here: u64, base: u64) -> u64 {
-    let target = if kind == Kind::Place { after.place(target).unwrap_or(target) } else { target };
+    let target = match kind {
+        Kind::Place => after.place(target).unwrap_or(target),
+        Kind::Word | Kind::Absolute => after.word_for(target),
+        _ => target,
+    };
     encode(kind, extra, target, here, base)
 }
 
 /// The target of a field of the new text.
 fn address(after: &Layout, kind: Kind, extra: u32, value: u64, here: u64, base: u64, near: u64) -> u64 {
     let target = decode(kind, extra, value, here, base, near);
-    if kind == Kind::Place { after.address_of(target) } else { target }
+    after.target(kind, target)
 }
 
 /// The layout that the first bytes of a new text of `len` bytes tell.
 pub(crate) fn layout(head: &[u8], len: u64, machine: Machine) -> Layout {
-    if super::elf::machine(head) == Some(machine) { Layout::read(head, len) } else { Layout::default() }
+    Layout::read(head, len, machine)
 }

@@ -1,6 +1,8 @@
-//! Where packed streams lie in a file: `.gz` (RFC 1952), `.zip` with its kin (APPNOTE.TXT 6.3), `.png`, `.xz` and `.zst`. The writer's business alone: a delta says where streams are, a reader need not find them.
+//! Where packed streams lie in a file: `.gz` (RFC 1952), `.zip` with its kin (APPNOTE.TXT 6.3), `.png`, `.xz` and
+//! `.zst`, and kernels of Linux. The writer's business alone: a delta says where streams are, a reader need not find
+//! them.
 
-use super::xz_container;
+use super::{lz4, xz_container};
 use crate::native::deflate::{Encoder, Family};
 use crate::{ReadAt, Section};
 
@@ -15,6 +17,8 @@ pub enum Format {
     Zstd,
     /// The chunks with the data of an image, which are several.
     Png,
+    /// A legacy frame of LZ4.
+    Lz4,
 }
 
 /// A packed stream inside a file.
@@ -52,6 +56,7 @@ pub fn locate(file: &dyn ReadAt) -> Vec<Stream> {
         Ok(()) if magic == [0x28, 0xb5, 0x2f, 0xfd] => {
             row(file, Format::Zstd, |bytes| zstd_safe::find_frame_compressed_size(bytes).ok())
         }
+        Ok(()) if magic[..2] == *b"MZ" => kernel(file).into_iter().collect(),
         _ => Vec::new(),
     }
 }
@@ -70,6 +75,40 @@ fn row(file: &dyn ReadAt, format: Format, len: impl Fn(&[u8]) -> Option<usize>) 
         at += len as usize;
     }
     streams
+}
+
+/// The payload of a kernel of Linux: of x86 by its boot protocol (2.08 and later), of others by the header of EFI
+/// zboot.
+fn kernel(file: &dyn ReadAt) -> Option<Stream> {
+    let mut head = vec![0; file.size().min(1024) as usize];
+    file.read_exact_at(0, &mut head).ok()?;
+    let (start, len) = if head.get(4..8)? == b"zimg" {
+        (u64::from(u32_at(&head, 8)?), u64::from(u32_at(&head, 12)?))
+    } else if head.get(0x202..0x206)? == b"HdrS" && u16_at(&head, 0x206)? >= 0x208 {
+        // Sectors of the part for real mode, but for the first.
+        let sectors = match head[0x1f1] {
+            0 => 4,
+            n => u64::from(n),
+        };
+        ((sectors + 1) * 512 + u64::from(u32_at(&head, 0x248)?), u64::from(u32_at(&head, 0x24c)?))
+    } else {
+        return None;
+    };
+    if len > MAX_FILE || start.checked_add(len)? > file.size() {
+        return None;
+    }
+    let payload = Section::new(file, start, len);
+    let bytes = payload.to_vec().ok()?;
+    let found = |format, len: usize| Stream { start, len: Some(len as u64), name: Vec::new(), crc: 0, format };
+    match bytes.get(..4)? {
+        [0x1f, 0x8b, 8, _] => gzip(&payload).map(|s| Stream { start: start + s.start, ..s }),
+        [0xfd, b'7', b'z', b'X'] => xz_container::parse(&bytes).map(|l| found(Format::Xz, l.len)),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            let len = zstd_safe::find_frame_compressed_size(&bytes).ok()?;
+            Some(found(Format::Zstd, len))
+        }
+        _ => lz4::frame_len(&bytes).map(|len| found(Format::Lz4, len)),
+    }
 }
 
 fn gzip(file: &dyn ReadAt) -> Option<Stream> {

@@ -1,6 +1,7 @@
 //! Packed streams: found, expanded, and rebuilt to the last bit (`docs/formats/native-delta.md`, section 8).
 
 mod locate;
+pub mod lz4;
 pub mod png;
 pub mod xz;
 mod xz_container;
@@ -10,6 +11,7 @@ pub use locate::{Format, Stream, locate};
 
 use super::Error;
 use super::deflate::{self, coded};
+use super::items;
 use super::numbers::{Fields, put};
 use crate::{ReadAt, Section};
 
@@ -26,12 +28,15 @@ pub enum Encoder {
     Tokens(coded::Settings),
     /// Family 6: a deflate stream in chunks of an image.
     Png(png::Chunks, png::Inner),
+    /// Family 7: liblz4.
+    Lz4(lz4::Settings),
 }
 
 /// Names of the encoders that this program has (section 8.7), ascending.
-pub const NAMES: [&str; 5] = [coded::NAME, xz::NAME, png::NAME, deflate::FILTERED_NAME, zstd::NAME];
+pub const NAMES: [&str; 6] =
+    [coded::NAME, lz4::NAME, xz::NAME, png::NAME, deflate::FILTERED_NAME, zstd::NAME];
 
-/// Content that counts one in the work of families 2 and 3 counts this if the encoder is slow (section 8.4).
+/// Content that counts one in the work of families 2, 3 and 7 counts this if the encoder is slow (section 8.4).
 const SLOW: u64 = 4;
 
 impl Encoder {
@@ -43,6 +48,7 @@ impl Encoder {
             zstd::FAMILY => zstd::Settings::read(number & 0xff, fields).map(Encoder::Zstd),
             coded::FAMILY => coded::Settings::of(number).map(Encoder::Tokens),
             png::FAMILY => png::read(number & 0xff, fields).map(|(c, i)| Encoder::Png(c, i)),
+            lz4::FAMILY => lz4::Settings::of(number).map(Encoder::Lz4),
             _ => deflate::Encoder::of(number).map(Encoder::Deflate),
         }
     }
@@ -55,6 +61,7 @@ impl Encoder {
             Encoder::Zstd(settings) => settings.write(out),
             Encoder::Tokens(settings) => put(out, settings.number()),
             Encoder::Png(chunks, inner) => png::write(*chunks, *inner, out),
+            Encoder::Lz4(settings) => put(out, settings.number()),
         }
     }
 
@@ -81,6 +88,7 @@ impl Encoder {
             Encoder::Deflate(_) => None,
             Encoder::Xz(_) => Some(xz::NAME),
             Encoder::Zstd(_) => Some(zstd::NAME),
+            Encoder::Lz4(_) => Some(lz4::NAME),
             Encoder::Tokens(_) => Some(coded::NAME),
             Encoder::Png(..) => None,
         }
@@ -93,6 +101,7 @@ impl Encoder {
             Encoder::Png(..) => "png",
             Encoder::Xz(_) => "xz",
             Encoder::Zstd(_) => "zstd",
+            Encoder::Lz4(_) => "lz4",
         }
     }
 
@@ -104,15 +113,17 @@ impl Encoder {
             Encoder::Png(..) => self.inner().memory(content, stream).saturating_add(stream),
             Encoder::Xz(settings) => settings.memory(),
             Encoder::Zstd(settings) => settings.memory(content),
+            Encoder::Lz4(settings) => settings.memory(),
         }
     }
 
-    /// What `content` bytes count in the work of families 2 and 3 (section 8.4).
+    /// What `content` bytes count in the work of families 2, 3 and 7 (section 8.4).
     pub(crate) fn work(&self, content: u64) -> u64 {
         match self {
             Encoder::Deflate(_) | Encoder::Tokens(_) | Encoder::Png(..) => 0,
             Encoder::Xz(settings) if settings.extreme => content.saturating_mul(SLOW),
             Encoder::Zstd(settings) if settings.is_slow() => content.saturating_mul(SLOW),
+            Encoder::Lz4(settings) if settings.is_slow() => content.saturating_mul(SLOW),
             _ => content,
         }
     }
@@ -144,6 +155,7 @@ impl Encoder {
             }
             Encoder::Xz(settings) => settings.encode(content, most).ok_or(deflate::Stop::TooMuchWork),
             Encoder::Zstd(settings) => settings.encode(content, most).ok_or(deflate::Stop::TooMuchWork),
+            Encoder::Lz4(settings) => settings.encode(content, most).ok_or(deflate::Stop::TooMuchWork),
         }
     }
 }
@@ -188,11 +200,19 @@ pub fn guess(
             let all = xz::candidates(stream, content.len() as u64)?.into_iter();
             all.filter(|s| fits(&Encoder::Xz(*s))).find(|s| s.makes(content, stream)).map(Encoder::Xz)
         }
+        Format::Lz4 => {
+            let mut all = lz4::candidates().filter(|s| fits(&Encoder::Lz4(*s)));
+            all.find(|s| s.makes(content, stream)).map(Encoder::Lz4)
+        }
         Format::Zstd => {
             let all = zstd::candidates(stream, content.len() as u64)?.into_iter();
             let usual = all.map(Encoder::Zstd).filter(|e| Some(*e) != likely);
             let all = likely.filter(|e| matches!(e, Encoder::Zstd(_))).into_iter().chain(usual);
-            all.filter(fits).find(|e| e.rebuild(content, stream.len()).is_ok_and(|made| made == stream))
+            let makes = |e: &Encoder| match e {
+                Encoder::Zstd(settings) => settings.makes(content, stream),
+                _ => false,
+            };
+            all.filter(fits).find(makes)
         }
     }
 }
@@ -234,6 +254,11 @@ pub fn expand(file: &dyn ReadAt, stream: &Stream, most: usize) -> Result<(Vec<u8
             let content = xz::decode(&bytes, most).map_err(ExpandError::Stream)?;
             Ok((content, bytes.len() as u64))
         }
+        Format::Lz4 => {
+            let bytes = whole()?;
+            let content = lz4::decode(&bytes, most).map_err(ExpandError::Stream)?;
+            Ok((content, bytes.len() as u64))
+        }
         Format::Zstd => {
             let bytes = whole()?;
             let content = zstd::decode(&bytes, most).map_err(ExpandError::Stream)?;
@@ -255,9 +280,18 @@ pub(crate) fn expand_exact(
     if content.len() == len { Ok(content) } else { Err(ExpandError::Stream(TOO_SHORT)) }
 }
 
-/// Bytes of memory that expanding a stream of xz or zstd takes, its content not counted (section 4.3).
+/// Bytes of memory that expanding a stream of xz, zstd or lz4 takes, its content not counted (section 4.3).
 pub(crate) fn expanding(stream: u64, content: u64) -> u64 {
     stream.saturating_add(content.checked_next_power_of_two().unwrap_or(u64::MAX)).saturating_add(1 << 20)
+}
+
+/// The name that a head must list for views of a kind (section 6.5).
+pub(crate) fn name_of_view(kind: u64) -> Option<&'static str> {
+    match kind {
+        items::VIEW_PNG => Some(png::NAME),
+        items::VIEW_LZ4 => Some(lz4::NAME),
+        _ => None,
+    }
 }
 
 /// Whether this program has the encoder of a name: the library that is linked is the version named (section 8.7).
@@ -265,6 +299,7 @@ pub(crate) fn has(name: &str) -> bool {
     match name {
         xz::NAME | deflate::FILTERED_NAME | coded::NAME | png::NAME => true,
         zstd::NAME => zstd::is_named_version(),
+        lz4::NAME => lz4::is_named_version(),
         _ => false,
     }
 }

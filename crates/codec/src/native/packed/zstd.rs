@@ -16,6 +16,8 @@ pub(super) const FAMILY: u64 = 3;
 const MAX_LEVEL: u64 = 22;
 /// Levels above this one count as slow (section 8.4).
 const FAST: u8 = 15;
+/// From this level on tables are large (section 4.3).
+const HIGHEST: u8 = 20;
 /// Bytes that are given to the library at a time.
 const PIECE: usize = 128 << 10;
 /// Windows that may be asked for, log2 of bytes.
@@ -96,6 +98,10 @@ impl Settings {
             (0, _) => 27,
             (window, _) => window + 1,
         };
+        // Without a size, tables are as large as for the longest content.
+        if self.level >= HIGHEST && self.window == 0 && !self.size {
+            return (5 << log) + 2 * content + (8 << 20);
+        }
         let content = content.checked_next_power_of_two().unwrap_or(u64::MAX);
         let window = content.min(1 << log).max(1 << 17);
         let times = if self.multithreaded { 48 } else { 24 };
@@ -104,6 +110,25 @@ impl Settings {
 
     /// The frame of `content`, if it has at most `most` bytes.
     pub fn encode(&self, content: &[u8], most: usize) -> Option<Vec<u8>> {
+        self.encode_while(content, most, |_| true)
+    }
+
+    /// Whether this is how `frame` is made of `content`. Stops at the first difference.
+    pub(super) fn makes(&self, content: &[u8], frame: &[u8]) -> bool {
+        let mut compared = 0;
+        let agrees = |made: &[u8]| {
+            let start = std::mem::replace(&mut compared, made.len());
+            frame.get(start..made.len()) == Some(&made[start..])
+        };
+        self.encode_while(content, frame.len(), agrees).is_some_and(|made| made.len() == frame.len())
+    }
+
+    fn encode_while(
+        &self,
+        content: &[u8],
+        most: usize,
+        mut agrees: impl FnMut(&[u8]) -> bool,
+    ) -> Option<Vec<u8>> {
         let mut context = CCtx::create();
         let mut set = |parameter| context.set_parameter(parameter).ok();
         set(CParameter::CompressionLevel(self.level.into()))?;
@@ -135,7 +160,7 @@ impl Settings {
                     let go_on = zstd_sys::ZSTD_EndDirective::ZSTD_e_continue;
                     context.compress_stream2(&mut output, &mut input, go_on).ok()?
                 };
-                if out.len() > most {
+                if out.len() > most || !agrees(&out) {
                     return None;
                 }
                 if input.pos() == piece.len() && (!last || left == 0) {
@@ -182,9 +207,21 @@ pub(super) fn candidates(stream: &[u8], content: u64) -> Option<Vec<Settings>> {
     let mut out = Vec::new();
     let modes: &[bool] = if size && content <= ONE_JOB { &[false] } else { &[true, false] };
     for level in [3, 19, 1, 9, 6, 12, 15, 22, 10, 7, 5, 4, 2, 8, 11, 13, 14, 16, 17, 18, 20, 21] {
+        // A header without a size has the window of the level.
+        let window = match level {
+            1 => 19,
+            2 => 20,
+            3..=8 => 21,
+            9..=16 => 22,
+            17..=19 => 23,
+            _ => 5 + level,
+        };
+        let fits = size || window == declared + 10;
         for &multithreaded in modes {
             let usual = Settings { level, checksum, size, multithreaded, long: false, window: 0 };
-            out.push(usual);
+            if fits {
+                out.push(usual);
+            }
             // `zstd --long` takes a window of 2^27 if none is given; it is cut to a known size.
             if declared + 10 >= 24 {
                 out.push(Settings { long: true, window: declared + 10, ..usual });
