@@ -66,7 +66,7 @@ pub use trust::trust;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("tar_read", tar_read),
     ("compress_detect", compress_detect),
     ("chunked_parse", chunked_parse),
