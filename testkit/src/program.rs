@@ -168,7 +168,9 @@ impl Program {
             let wanted = u32::from(byte) * 7 % 50;
             let to = self.functions.iter().position(|&f| f == wanted).map_or(table, |at| starts[at]);
             match self.machine {
-                Machine::X86_64 | Machine::Kernel => x86_64(byte, k, here, to, table, self.kind == 2, &mut out),
+                Machine::X86_64 | Machine::Kernel => {
+                    x86_64(byte, k, here, to, table, self.kind == 2, &mut out)
+                }
                 Machine::Aarch64 => aarch64(byte, k, here, to, table, &mut out),
             }
         }

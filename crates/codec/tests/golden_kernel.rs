@@ -65,7 +65,11 @@ fn bootable(kernel: &[u8], encoder: &[u64], loader: u64) -> Vec<u8> {
 fn zboot(kernel: &[u8]) -> Vec<u8> {
     let mut fields = Vec::new();
     number(&mut fields, 256 + 16 * 9 + 9);
-    let gzip = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 3][..], &second::packed_stream(kernel, &fields).unwrap(), &[1; 8]];
+    let gzip = [
+        &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 3][..],
+        &second::packed_stream(kernel, &fields).unwrap(),
+        &[1; 8],
+    ];
     let payload = gzip.concat();
     let mut file = vec![0; 64];
     file[..8].copy_from_slice(b"MZ\0\0zimg");
@@ -117,7 +121,11 @@ fn good_vectors_give_their_targets_in_both_decoders() {
         let archives: [&dyn ReadAt; 1] = [&archive];
         let report = diff(&archives, &target, &mut delta, &Options::default(), &Quiet).unwrap();
         assert!(report.head.encoders == names || name == "mutated", "{name}: {:?}", report.head.encoders);
-        assert_eq!(report.rebuilt_streams, u64::from(!["moved", "mutated", "module"].contains(&&*name)), "{name}");
+        assert_eq!(
+            report.rebuilt_streams,
+            u64::from(!["moved", "mutated", "module"].contains(&&*name)),
+            "{name}"
+        );
         let case = json!({ "size": target.len(), "digest": Digest::of(&target).to_string() });
         store(SET, "good", &name, &archive, &delta, &case);
         // A tree has no headers, the rest is the same.
@@ -204,7 +212,8 @@ fn delta(encoders: &[&str], target: &[u8], streams: &[(u8, &[u8])]) -> Vec<u8> {
 
 fn bad() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let target = &old_kernel().build()[..40];
-    let copy = |names: &[&str], plan: &[u8]| delta(names, target, &[(0, plan), (3, &[0]), (4, &[40]), (5, &[0])]);
+    let copy =
+        |names: &[&str], plan: &[u8]| delta(names, target, &[(0, plan), (3, &[0]), (4, &[40]), (5, &[0])]);
     // A part of 40 bytes with one view; what follows it are corrections and packed streams.
     let part = |transform: u8, view: &[u8], rest: &[u8]| {
         [&[2, transform, 40, 0, 1, 0][..], view, &[0], rest].concat()
@@ -222,11 +231,19 @@ fn bad() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             copy(&[LZ4], &part(0, &[7, 0, 40, 40], &[])),
             "lz4 stream at byte 0 of old member 0 does not expand: it is no legacy frame of LZ4",
         ),
-        ("lz4-unlisted", literal(&[KERNEL], &[1, 0, 0x89, 0x0e, 40, 40]), "delta contradicts itself: a part uses"),
+        (
+            "lz4-unlisted",
+            literal(&[KERNEL], &[1, 0, 0x89, 0x0e, 40, 40]),
+            "delta contradicts itself: a part uses",
+        ),
         ("lz4-level-2", literal(&[LZ4], &[1, 0, 0x82, 0x0e, 40, 40]), "unknown lz4 encoder 2"),
         ("lz4-level-13", literal(&[LZ4], &[1, 0, 0x8d, 0x0e, 40, 40]), "unknown lz4 encoder 13"),
         ("lz4-other-length", literal(&[LZ4], &[1, 0, 0x89, 0x0e, 40, 40]), "rebuilt lz4 stream"),
-        ("name-missing", copy(&["liblz4-1.10.1"], &part(0, &[7, 0, 40, 40], &[])), "delta needs encoder liblz4-1.10.1"),
+        (
+            "name-missing",
+            copy(&["liblz4-1.10.1"], &part(0, &[7, 0, 40, 40], &[])),
+            "delta needs encoder liblz4-1.10.1",
+        ),
     ]
 }
 

@@ -55,6 +55,7 @@ pub(crate) fn create(dir: &Path, architecture: &str, to: &str, version: tardiff:
         now: 0,
         sharing: Sharing::default(),
         trust: Trust::absent(),
+        selection: None,
     };
     let name = |folder: &str| format!("oci:{}", dir.join(folder).display()).parse().unwrap();
     let request = Request {

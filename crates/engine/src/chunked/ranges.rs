@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::Parted;
 use crate::Error;
-use crate::image::{Ranged, Source};
 use crate::image::blob::Progress;
+use crate::image::{Ranged, Source};
 
 /// Requests under way at a time, for one layer.
 pub(crate) const PARALLEL: u64 = 4;

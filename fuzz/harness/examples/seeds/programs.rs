@@ -8,8 +8,7 @@ use super::Seeds;
 /// Programs of all kinds, by name.
 pub fn files() -> Seeds {
     let mut seeds = Seeds::new();
-    let all =
-        [("x86_64", Machine::X86_64), ("aarch64", Machine::Aarch64), ("kernel", Machine::Kernel)];
+    let all = [("x86_64", Machine::X86_64), ("aarch64", Machine::Aarch64), ("kernel", Machine::Kernel)];
     for (name, machine) in all {
         for kind in if machine == Machine::Kernel { 1..=2 } else { 1..=3 } {
             for functions in [1, 3, 7, 30] {

@@ -119,8 +119,8 @@ impl<'f> Found<'f> {
     /// Section 9.3.5: `T` a type, `N` a name, a dot something else; a bar in front of what stands once for each entry.
     fn types(&mut self, s: &Section) {
         const SHAPES: [&str; 20] = [
-            "", "N...|", "N.T|", "N..TT.|", "N..|NT.", "N..|NT.", "N..|N.", "N..|", "N.T|", "N.T|", "N.T|", "N.T|",
-            "N.T|", "N.T|NT", "N.T.|", "N..|T..", "N..|", "N.T.|", "N.T|", "N..|N..",
+            "", "N...|", "N.T|", "N..TT.|", "N..|NT.", "N..|NT.", "N..|N.", "N..|", "N.T|", "N.T|", "N.T|",
+            "N.T|", "N.T|", "N.T|NT", "N.T.|", "N..|T..", "N..|", "N.T.|", "N.T|", "N..|N..",
         ];
         let bytes = self.bytes(s);
         let head = |at| number(&self.file[..bytes.end as usize], bytes.start + at, 4).unwrap_or(0);
@@ -223,7 +223,8 @@ impl<'f> Found<'f> {
             let relative = if machine == 183 { [1027, 1032] } else { [8, 37] };
             if !movable {
                 if relative.contains(&kind) && self.pointer(at + 16) {
-                    let place = self.layout.place(self.layout.stands_for(offset, 64)).filter(|p| *p < 1 << 47);
+                    let place =
+                        self.layout.place(self.layout.stands_for(offset, 64)).filter(|p| *p < 1 << 47);
                     if let Some(place) = place.filter(|p| number(self.file, *p, 8) == Some(addend)) {
                         self.add(place, 5, 0);
                     }

@@ -1,11 +1,11 @@
 //! Coding a file with one packed stream inside that is too large to be coded with the rest, such as a kernel of Linux:
 //! the stream is a part of its own, from the streams of old files, and a program if its content is one.
 
+use super::DiffError;
 use super::candidates::{program_budget, text_budget};
 use super::expand::{Expanded, Unpacked};
 use super::part::{Coded, Coder, OldText, Part, View, ViewKind};
 use super::scan::NewMember;
-use super::DiffError;
 use crate::delta::likeness::Segment;
 use crate::native::packed::{self, ExpandError, Stream};
 use crate::{ReadAt, Section};

@@ -39,7 +39,8 @@ impl Found<'_> {
         if section.kind != PROGBITS {
             return;
         }
-        let (Some((start, _)), Some(types)) = (section.range(self.file), btf(section.bytes(self.file))) else {
+        let (Some((start, _)), Some(types)) = (section.range(self.file), btf(section.bytes(self.file)))
+        else {
             return;
         };
         let (mut at, end) = (start + types.start, start + types.end);

@@ -217,7 +217,8 @@ impl Found<'_> {
             }
             if relative.into_iter().any(|r| kind == Some(r)) && !movable && self.is_loaded(addend) {
                 self.push(at + 16, Kind::Word, 0);
-                let place = self.layout.place(self.layout.address_in(offset, 64)).filter(|p| *p < elf::MAX_ADDRESS);
+                let place =
+                    self.layout.place(self.layout.address_in(offset, 64)).filter(|p| *p < elf::MAX_ADDRESS);
                 if let Some(place) = place.map(|p| p as usize)
                     && u64_at(self.file, place) == Some(addend)
                 {

@@ -16,9 +16,9 @@
 //! | `predict` | what a reference will be | 9.8 |
 
 pub(crate) mod aarch64;
-mod btf;
 #[cfg(test)]
 mod against_objdump;
+mod btf;
 pub(crate) mod data;
 pub(crate) mod elf;
 pub(crate) mod field;
@@ -228,9 +228,7 @@ impl Found<'_> {
                             }
                         }
                     }
-                    Some(Field::Absolute(from))
-                        if fixed && self.is_absolute(value(from)) =>
-                    {
+                    Some(Field::Absolute(from)) if fixed && self.is_absolute(value(from)) => {
                         self.push(at + from, Kind::Absolute, 0);
                     }
                     _ => {}

@@ -99,7 +99,8 @@ fn kernel(file: &dyn ReadAt) -> Option<Stream> {
     }
     let payload = Section::new(file, start, len);
     let bytes = payload.to_vec().ok()?;
-    let found = |format, len: usize| Stream { start, len: Some(len as u64), name: Vec::new(), crc: 0, format };
+    let found =
+        |format, len: usize| Stream { start, len: Some(len as u64), name: Vec::new(), crc: 0, format };
     match bytes.get(..4)? {
         [0x1f, 0x8b, 8, _] => gzip(&payload).map(|s| Stream { start: start + s.start, ..s }),
         [0xfd, b'7', b'z', b'X'] => xz_container::parse(&bytes).map(|l| found(Format::Xz, l.len)),
