@@ -138,6 +138,61 @@ fn tars_of_gnu_tar() {
     }
 }
 
+/// Told a time that no member may be later than, GNU tar writes that into PAX headers, whatever the time of the member.
+#[test]
+fn pax_headers_of_one_time() {
+    let clamped = |at: u32, number: u32| {
+        packed(number, &move |tree| {
+            // The same in both versions, and earlier than any bound.
+            for name in ["n".repeat(120), "\u{e9}t\u{e9}".to_owned(), "kept".to_owned()] {
+                let file = fs::File::options().write(true).open(tree.join(name)).unwrap();
+                file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_600_000_000)).unwrap();
+            }
+            let mut command = Command::new(tool("tar").unwrap());
+            let names = "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime";
+            command.args(["--format=pax", "--clamp-mtime", &format!("--mtime=@{at}"), names]);
+            command.args(["--sort=name", "-cf", "-", "."]).current_dir(tree);
+            command
+        })
+    };
+    let (old, new) = (clamped(1_700_000_000, 1), clamped(1_750_000_000, 2));
+    let time = |tar: &[u8], of: &str| {
+        let at = tar.windows(of.len()).position(|window| window == of.as_bytes()).unwrap();
+        String::from_utf8(tar[at + 136..at + 147].to_vec()).unwrap()
+    };
+    let header = format!("./PaxHeaders/{}", "n".repeat(87));
+    assert_eq!(time(&old, &header), format!("{:011o}", 1_700_000_000));
+    assert_eq!(time(&new, &header), format!("{:011o}", 1_750_000_000));
+    assert!(understood(&old));
+    // The headers of what did not change are made anew.
+    assert!(predicted(&old, &new).as_ref() == Some(&new));
+    assert!(predicted(&new, &old).as_ref() == Some(&old));
+    assert!(predicted(&old, &old).as_ref() == Some(&old));
+}
+
+/// A member that is not understood keeps its headers, but not where they say the time of an archive that is another one now.
+#[test]
+fn no_guess_where_a_time_cannot_be_written() {
+    let version = |latest: u64| {
+        let record = "30 mtime=1600000000.500000000\n";
+        let extended = Header {
+            typeflag: b'x',
+            mtime: latest,
+            size: record.len() as u64,
+            ..Header::new("PaxHeaders/odd")
+        };
+        let member = Header { mtime: 1_600_000_000, ..Header::new("odd") };
+        let mut tar = TarBuilder::new();
+        tar.mtime(latest).file("new", b"1").entry(&extended, record.as_bytes()).entry(&member, b"");
+        tar.finish()
+    };
+    let (old, new) = (version(1_700_000_000), version(1_750_000_000));
+    // Zeros at the end of a fraction: no rule writes them.
+    assert!(!understood(&old));
+    assert!(predicted(&old, &old).as_ref() == Some(&old));
+    assert_eq!(predicted(&old, &new), None);
+}
+
 #[test]
 fn tars_of_python() {
     for (format, mtime) in [

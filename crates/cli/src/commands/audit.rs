@@ -105,6 +105,7 @@ fn warn(image: &str, subset: Option<&Subset>) {
 
 fn how_json(how: &How) -> Value {
     json!({
+        "layers_from_store": how.stored,
         "layers_by_ranges": how.ranged,
         "layers_whole": how.whole,
         "requests": how.requests,
@@ -115,7 +116,8 @@ fn how_json(how: &How) -> Value {
 fn how_text(how: &How) -> String {
     let whole = if how.whole > 0 { " (they are not chunked)" } else { "" };
     format!(
-        "layers: {} read by ranges, {} fetched whole{whole}; {} requests, {} received",
+        "layers: {}{} read by ranges, {} fetched whole{whole}; {} requests, {} received",
+        if how.stored > 0 { format!("{} in the store, ", how.stored) } else { String::new() },
         how.ranged,
         how.whole,
         how.requests,

@@ -282,3 +282,84 @@ fn images_are_looked_into_without_being_fetched() {
     assert!(ran.text().contains("-rwsr-xr-x      0      0       200000"), "{}", ran.text());
     site.place.fails(&site.line("cat --tls-verify=false {registry}/gzip:1 etc/gone"), 3, "no file");
 }
+
+/// Layers of an image in a registry that the store has are read from there; of one that is damaged there, its TOC is asked
+/// for as before.
+#[test]
+fn layers_in_the_store_are_looked_into_there() {
+    let site = Site::new();
+    let repositories = ["zstd-chunked", "estargz"];
+    for number in 1..=2 {
+        release(number).write_layout(&site.place.path(&format!("in/v{number}")), "image").unwrap();
+        for repository in repositories {
+            let compression = repository.replace("zstd-", "zstd:");
+            site.json(&format!(
+                "convert --tls-verify=false --compression {compression} oci:in/v{number}:image {{registry}}/{repository}:{number}"
+            ));
+        }
+    }
+    let server = watched(&site);
+    let look = |line: &str| {
+        server.faults().forget();
+        site.json(line)
+    };
+    let layers = |name: &str| -> Vec<String> {
+        let told = site.json(&format!("inspect --tls-verify=false {name}"));
+        told["layers"].as_array().unwrap().iter().map(|l| l["digest"].as_str().unwrap().to_owned()).collect()
+    };
+    let mut before = Vec::new();
+    for repository in repositories {
+        let (old, new) =
+            (format!("{}/{repository}:1", server.host()), format!("{}/{repository}:2", server.host()));
+        let from_toc = look(&format!("ls --tls-verify=false {old}"));
+        assert_eq!(from_toc["how"]["layers_from_store"], 0);
+        let changes = look(&format!("compare --tls-verify=false {old} {new}"));
+        site.place.ok(&format!("pull --tls-verify=false {old}"));
+
+        let told = look(&format!("ls --tls-verify=false {old}"));
+        // The config, and nothing of any layer.
+        assert_eq!(asked(&server), (0, 1), "{repository}");
+        assert_eq!(
+            (&told["how"]["layers_from_store"], &told["how"]["layers_by_ranges"]),
+            (&2.into(), &0.into())
+        );
+        assert_eq!(told["files"], from_toc["files"], "{repository}");
+        server.faults().forget();
+        let ran = site.place.ok(&format!("cat --tls-verify=false {old} /bin/tool"));
+        assert_eq!(crate::place::digest(&ran.stdout), crate::place::digest(&binary(1, 200_000)));
+        assert!(ran.stderr.contains("2 in the store, 0 read by ranges"), "{ran:?}");
+        assert_eq!(asked(&server), (0, 1), "{repository}");
+
+        let told = look(&format!("compare --tls-verify=false {old} {new}"));
+        assert_eq!(
+            (&told["how"]["layers_from_store"], &told["how"]["layers_by_ranges"]),
+            (&2.into(), &2.into())
+        );
+        for what in ["added", "removed", "changed", "packages"] {
+            assert_eq!(told[what], changes[what], "{repository}: {what}");
+        }
+        let digests = layers(&old);
+        assert_eq!(digests.len(), 2);
+        for request in server.faults().requests() {
+            assert!(!digests.iter().any(|digest| request.path.contains(digest)), "{request:?}");
+        }
+        before.push((old, from_toc));
+    }
+
+    // One byte of a file of the first layer.
+    let tool = crate::place::digest(&binary(1, 200_000));
+    let object = site.place.path(&format!("store/objects/{}/{}", &tool[7..9], &tool[9..]));
+    let mut bytes = fs::read(&object).unwrap();
+    bytes[77] ^= 1;
+    fs::write(&object, bytes).unwrap();
+    for (name, from_toc) in before {
+        let told = look(&format!("ls --tls-verify=false {name}"));
+        assert_eq!(
+            (&told["how"]["layers_from_store"], &told["how"]["layers_by_ranges"]),
+            (&1.into(), &1.into())
+        );
+        assert_eq!(told["files"], from_toc["files"]);
+        let ran = site.place.ok(&format!("cat --quiet --tls-verify=false {name} usr/bin/tool"));
+        assert_eq!(crate::place::digest(&ran.stdout), tool);
+    }
+}

@@ -108,6 +108,7 @@ fn layers_of_ctr_remote_are_pulled_and_looked_into() {
         }
         let name = format!("{}/{way}", server.host());
         let landmark = if way == "first" { ".prefetch.landmark" } else { ".no.prefetch.landmark" };
+        let _ = std::fs::remove_dir_all(site.place.path("store"));
         server.faults().forget();
         let told = site.json(&format!("ls --tls-verify=false --digests {name}:1"));
         let by_ranges = if way == "elsewhere" { 0 } else { 3 };
@@ -118,7 +119,6 @@ fn layers_of_ctr_remote_are_pulled_and_looked_into() {
         let hidden = !told["files"].to_string().contains(landmark);
         assert!(hidden || way == "zstd", "{way}: {}", told["files"]);
         // Pulled, it is what skopeo makes of it; the second version in parts, where that can be.
-        let _ = std::fs::remove_dir_all(site.place.path("store"));
         for number in 1..=2 {
             server.faults().forget();
             let told = pulled(&site, &format!("{name}:{number}"));

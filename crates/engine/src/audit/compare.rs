@@ -64,6 +64,7 @@ pub fn compare(
         let old = files(old, true, environment, progress, context)?;
         let new = files(new, true, environment, progress, context)?;
         let mut how = old.how;
+        how.stored += new.how.stored;
         how.ranged += new.how.ranged;
         how.whole += new.how.whole;
         let mut notes = Vec::new();

@@ -1,14 +1,16 @@
 //! The files of an image: lists of its layers, and contents.
 
 use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coracle_codec::chunked::{ChunkReader, Limits, Place, Toc};
+use coracle_codec::chunked::{ChunkReader, Family, Limits, Place, Toc};
 use coracle_codec::digest::Digest;
 use coracle_codec::tar::{self, Kind, Reader};
 use coracle_codec::{ReadAt, Section};
 
 use super::How;
+use super::here::Here;
 use super::tree::{Found, Member, Tree};
 use crate::artifact::layers::{Image, Layers, Reading};
 use crate::chunked::{Opened, Parted, failed, is_stargz_own, open};
@@ -24,7 +26,8 @@ const MAX_RANGE: u64 = 32 << 20;
 /// An image, its layers listed.
 pub(super) struct Files {
     image: Image,
-    /// TOCs of the layers that have one.
+    here: Here,
+    /// TOCs of the layers that have one and are not here.
     tocs: Vec<Option<(Place, Toc)>>,
     layers: Layers,
     pub(super) tree: Tree,
@@ -34,6 +37,7 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn open(
         image: Image,
+        here: Here,
         jobs: usize,
         digests: bool,
         environment: &Environment,
@@ -42,7 +46,8 @@ impl Files {
     ) -> Result<Files, Error> {
         let count = image.manifest.layers().len();
         let tocs = Mutex::new(vec![None; count]);
-        let numbers: Vec<usize> = (0..count).collect();
+        let is_here = |number: &usize| here.layers.get(*number).is_some_and(Option::is_some);
+        let numbers: Vec<usize> = (0..count).filter(|number| !is_here(number)).collect();
         in_parallel(&numbers, jobs, &progress.stop, |&number| {
             let layer = &image.manifest.layers()[number];
             match open(&Parted::new(image.source.as_ref(), layer), &Limits::default()) {
@@ -57,11 +62,17 @@ impl Files {
             }
         })?;
         let tocs = tocs.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let plain: Vec<usize> = (0..count).filter(|number| tocs[*number].is_none()).collect();
+        let missing = numbers.len();
+        let plain: Vec<usize> = numbers.into_iter().filter(|number| tocs[*number].is_none()).collect();
         let reading = Reading { jobs, progress, temp_dir: &context.temp_dir, environment };
         let layers = image.unpack(&plain, &reading)?;
-        let how = How { ranged: (count - plain.len()) as u64, whole: plain.len() as u64, ..How::default() };
-        let mut files = Files { image, tocs, layers, tree: Tree::default(), how };
+        let how = How {
+            stored: (count - missing) as u64,
+            ranged: (missing - plain.len()) as u64,
+            whole: plain.len() as u64,
+            ..How::default()
+        };
+        let mut files = Files { image, here, tocs, layers, tree: Tree::default(), how };
         for number in 0..count {
             let found = files.found(number, digests)?;
             files.tree.lay(number, &found);
@@ -80,7 +91,16 @@ impl Files {
             return Ok(found.collect());
         }
         let mut found = Vec::new();
+        // What is told of a chunked layer is the same whether it is here or not.
+        let layer = &self.image.manifest.layers()[number];
+        let place = Place::of(layer, &Limits::default()).ok().flatten().filter(|_| self.is_here(number));
+        let is_stargz = place.as_ref().is_some_and(|place| place.family == Family::Stargz);
+        let digests = digests || place.is_some();
         self.members(number, |entry, reader| {
+            if is_stargz && std::str::from_utf8(&entry.name).is_ok_and(is_stargz_own) {
+                found.push(None);
+                return Ok(true);
+            }
             let plain = entry.kind == Kind::Regular && entry.sparse.is_none();
             let digest = if digests && plain {
                 let mut out = coracle_codec::digest::Hashing::new(io::sink());
@@ -107,22 +127,33 @@ impl Files {
         Ok(found.into_iter().map(|found| found.unwrap_or_else(nothing)).collect())
     }
 
-    /// Goes through the members of a layer that was fetched whole, until `visit` says that it is enough.
+    fn is_here(&self, number: usize) -> bool {
+        self.here.layers.get(number).is_some_and(Option::is_some)
+    }
+
+    /// The tar of a layer that is here or was fetched whole, and what it is called.
+    fn tar(&self, number: usize) -> Option<(&dyn ReadAt, PathBuf)> {
+        if let Some(Some(layer)) = self.here.layers.get(number) {
+            return Some((layer, Path::new(&format!("layer {} of the store", layer.diff_id())).to_owned()));
+        }
+        let archive = self.layers.get(&self.image.config.diff_ids()[number])?;
+        Some((archive.as_ref(), archive.path.clone()))
+    }
+
+    /// Goes through the members of a layer that is here or was fetched whole, until `visit` says that it is enough.
     fn members(
         &self,
         number: usize,
         mut visit: impl FnMut(&tar::Entry, &mut dyn Read) -> io::Result<bool>,
     ) -> Result<(), Error> {
-        let diff_id = &self.image.config.diff_ids()[number];
-        let Some(archive) = self.layers.get(diff_id) else { return Ok(()) };
-        let bytes: &dyn ReadAt = archive.as_ref();
+        let Some((bytes, path)) = self.tar(number) else { return Ok(()) };
         let mut tar = Reader::new(
             io::BufReader::with_capacity(1 << 17, Section::new(bytes, 0, bytes.size()).reader()),
             tar::Limits::default(),
         );
-        let unreadable = |error| Error::tar(&archive.path, error);
+        let unreadable = |error| Error::tar(&path, error);
         while let Some(entry) = tar.next_entry().map_err(unreadable)? {
-            if !visit(&entry, &mut tar).map_err(|error| Error::read(&archive.path, error))? {
+            if !visit(&entry, &mut tar).map_err(|error| Error::read(&path, error))? {
                 break;
             }
         }

@@ -1,11 +1,13 @@
 //! What is in an image, without unpacking it: lists of files, single files, and how two images differ.
 //!
-//! Of chunked layers the table of contents is read, and of contents only what is asked for, by ranges. Other layers are
+//! A layer of an image in a registry that is in the store is read from there, by the diff_id that the config says. Of other
+//! chunked layers the table of contents is read, and of contents only what is asked for, by ranges. All others are
 //! fetched whole, and compared with manifest and config. A table of contents is what the manifest says it is; that it tells
 //! the same as the tar is compared where a layer has a tar-split, and only the pull of an image compares all of it.
 
 mod compare;
 mod files;
+mod here;
 mod packages;
 mod tree;
 
@@ -22,11 +24,12 @@ use coracle_codec::tar::clean_path;
 use crate::artifact::layers::Image;
 use crate::image::blob::Progress;
 use crate::image::copy::working;
-use crate::image::{Environment, ImageName};
+use crate::image::{Environment, ImageName, Transport};
 use crate::subset::Subset;
 use crate::{Context, Error};
 
 use files::Files;
+use here::Here;
 
 /// An image to look into.
 #[derive(Debug, Clone)]
@@ -42,6 +45,8 @@ pub struct Request {
 /// How layers were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct How {
+    /// Layers of an image in a registry that were read from the store.
+    pub stored: u64,
     /// Layers of which parts were read by ranges.
     pub ranged: u64,
     /// Layers that were fetched whole.
@@ -128,7 +133,13 @@ fn files(
 ) -> Result<Files, Error> {
     let platform = request.platform.as_ref();
     let image = Image::open(&request.image, platform, environment, &progress.stop, context)?;
-    Files::open(image, request.jobs, digests, environment, progress, context)
+    let here = match request.image.transport() {
+        Transport::Registry(_) => {
+            Here::find(image.config.diff_ids(), request.jobs, environment, &progress.stop)?
+        }
+        _ => Here::default(),
+    };
+    Files::open(image, here, request.jobs, digests, environment, progress, context)
 }
 
 /// Does `work` and adds what it took of the network.

@@ -72,18 +72,28 @@ pub(super) struct Dialect {
 struct Records {
     model: Box<Block>,
     names: Scheme,
-    /// Whether their header has the time of the member.
-    dated: bool,
+    date: Date,
     /// Keywords in the order that they have; attributes of files as one.
     order: Vec<Vec<u8>>,
     /// How a time in whole seconds is written; by default not at all.
     whole: Option<&'static str>,
 }
 
+/// The time in the header of PAX headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Date {
+    /// Always the same.
+    Fixed,
+    /// That of the member.
+    Member,
+    /// The latest of all members, which was this one: GNU tar, told a time that none may be later than, writes that.
+    Latest(i64),
+}
+
 impl Dialect {
-    /// Learns from the headers of members.
-    pub(super) fn of<'a>(seen: impl Iterator<Item = (&'a Entry, &'a Head<'a>)> + Clone) -> Self {
-        let mut dialect = Dialect { records: Records::of(seen.clone()), ..Dialect::default() };
+    /// Learns from the headers of members, the latest of which is of the time `latest`.
+    pub(super) fn of<'a>(seen: impl Iterator<Item = (&'a Entry, &'a Head<'a>)> + Clone, latest: i64) -> Self {
+        let mut dialect = Dialect { records: Records::of(seen.clone(), latest), ..Dialect::default() };
         for (entry, head) in seen {
             let model = Model::new(head.main, entry.kind);
             for (names, (id, name)) in dialect.owners.iter_mut().zip(model.owners()) {
@@ -132,8 +142,17 @@ impl Dialect {
         self.records.as_ref().is_some_and(|records| matches!(records.names, Scheme::Fixed(_)))
     }
 
-    /// The headers of `entry`, in the manner of `model`; `None` if nothing shows how.
-    pub(super) fn head(&self, entry: &Entry, model: &Model<'_>) -> Option<Vec<u8>> {
+    /// Whether these headers say the time of the old tar where a tar whose latest member is of the time `latest` says that.
+    pub(super) fn is_outdated(&self, headers: &[u8], latest: i64) -> bool {
+        let date = self.records.as_ref().map(|records| records.date);
+        let other = matches!(date, Some(Date::Latest(old)) if old != latest);
+        let has_records = |head: Head<'_>| head.extended.iter().any(|(flag, ..)| *flag == b'x');
+        other && Head::split(headers).is_none_or(has_records)
+    }
+
+    /// The headers of `entry`, in the manner of `model`, in a tar whose latest member is of the time `latest`; `None` if
+    /// nothing shows how.
+    pub(super) fn head(&self, entry: &Entry, model: &Model<'_>, latest: i64) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         let mut texts = Texts::default();
         for (number, id) in [entry.uid, entry.gid].into_iter().enumerate() {
@@ -147,7 +166,7 @@ impl Dialect {
         }
         match model.is_gnu() {
             true => self.gnu(entry, &mut texts, &mut out)?,
-            false => self.posix(entry, model, &mut texts, &mut out)?,
+            false => self.posix(entry, model, latest, &mut texts, &mut out)?,
         }
         out.extend_from_slice(&model.block(entry, &texts)?);
         Some(out)
@@ -191,7 +210,14 @@ impl Dialect {
     }
 
     /// What does not fit stands in records, but for long names that can be cut.
-    fn posix(&self, entry: &Entry, model: &Model<'_>, texts: &mut Texts, out: &mut Vec<u8>) -> Option<()> {
+    fn posix(
+        &self,
+        entry: &Entry,
+        model: &Model<'_>,
+        latest: i64,
+        texts: &mut Texts,
+        out: &mut Vec<u8>,
+    ) -> Option<()> {
         let (name, link) = (entry.name.as_bytes(), entry.link_name.as_bytes());
         let mut records = self.needed(entry, model)?;
         let mut cut = None;
@@ -215,7 +241,11 @@ impl Dialect {
         // Without an example nobody knows how they are written.
         let manner = self.records.as_ref().filter(|manner| !manner.names.is_fleeting())?;
         let content = manner.content(&records)?;
-        let time = manner.dated.then_some(entry.mtime.seconds);
+        let time = match manner.date {
+            Date::Fixed => None,
+            Date::Member => Some(entry.mtime.seconds),
+            Date::Latest(_) => Some(latest),
+        };
         let extended = manner.names.apply(name);
         push(out, &block::extended(&manner.model, &extended, content.len() as u64, time)?, &content);
         (texts.name, texts.link) = (manner.names.shorten(name), manner.names.shorten(link));
@@ -276,7 +306,7 @@ fn push(out: &mut Vec<u8>, header: &Block, content: &[u8]) {
 }
 
 impl Records {
-    fn of<'a>(seen: impl Iterator<Item = (&'a Entry, &'a Head<'a>)> + Clone) -> Option<Self> {
+    fn of<'a>(seen: impl Iterator<Item = (&'a Entry, &'a Head<'a>)> + Clone, latest: i64) -> Option<Self> {
         let all = seen.flat_map(|(entry, head)| {
             let records = head.extended.iter().filter(|(flag, ..)| *flag == b'x');
             records.map(move |(_, block, content)| (entry, *block, *content))
@@ -295,13 +325,15 @@ impl Records {
             if count > best.0 { (count, next) } else { best }
         });
         let names = if fits(&Scheme::Go) >= names.0 { Scheme::Go } else { names.1 };
-        let mut records = Records {
-            model: Box::new(*model),
-            names,
-            dated: all.clone().all(|(entry, block, _)| block::time(block) == Some(entry.mtime.seconds)),
-            order: Vec::new(),
-            whole: None,
+        let mut times = all.clone().map(|(entry, block, _)| (block::time(block), entry.mtime.seconds));
+        let date = if times.clone().all(|(time, own)| time == Some(own)) {
+            Date::Member
+        } else if times.all(|(time, _)| time == Some(latest)) {
+            Date::Latest(latest)
+        } else {
+            Date::Fixed
         };
+        let mut records = Records { model: Box::new(*model), names, date, order: Vec::new(), whole: None };
         for (entry, _, content) in all {
             let mut before = 0;
             for key in keys(content) {

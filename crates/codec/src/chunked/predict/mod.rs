@@ -112,10 +112,12 @@ impl Style {
         let heads: Vec<Option<Head<'_>>> =
             self.members.iter().map(|known| Head::split(&framing[known.head.clone()])).collect();
         let seen = self.members.iter().zip(&heads);
-        let dialect = Dialect::of(seen.filter_map(|(known, head)| Some((&known.entry, head.as_ref()?))));
+        let latest = latest(self.members.iter().map(|known| &known.entry));
+        let dialect =
+            Dialect::of(seen.filter_map(|(known, head)| Some((&known.entry, head.as_ref()?))), latest);
         for (known, head) in self.members.iter_mut().zip(&heads) {
             let Some(head) = head else { continue };
-            let again = dialect.head(&known.entry, &Model::new(head.main, known.entry.kind));
+            let again = dialect.head(&known.entry, &Model::new(head.main, known.entry.kind), latest);
             known.understood = again.is_some_and(|again| again == framing[known.head.clone()]);
         }
         self.dialect = dialect;
@@ -150,23 +152,24 @@ impl Style {
         let understood = self.members.iter().all(|known| known.understood);
         let mut split = TarSplit { framing: Vec::new(), members: Vec::with_capacity(toc.entries.len()) };
         let (mut contents, mut nearest) = (0u64, HashMap::new());
+        let latest = latest(toc.entries.iter());
         for entry in &toc.entries {
             let same = self.by_name.get(&entry.name).map(|number| &self.members[*number]);
             match same.filter(|known| known.understood || known.entry.difference(entry).is_none()) {
-                Some(known) if is_same(&known.entry, entry) => {
+                Some(known) if is_same(&known.entry, entry) && !self.is_outdated(known, latest) => {
                     split.framing.extend_from_slice(&self.framing[known.head.clone()]);
                     if known.understood {
                         nearest.insert(entry.kind, known);
                     }
                 }
                 Some(known) if known.understood => {
-                    split.framing.extend(self.head(entry, known)?);
+                    split.framing.extend(self.head(entry, known, latest)?);
                     nearest.insert(entry.kind, known);
                 }
                 // A name that is new: like the one of its kind before it, or any.
                 None if understood => {
                     let like = nearest.get(&entry.kind).copied().or_else(|| self.like(entry.kind))?;
-                    split.framing.extend(self.head(entry, like)?);
+                    split.framing.extend(self.head(entry, like, latest)?);
                 }
                 _ => return None,
             }
@@ -193,9 +196,14 @@ impl Style {
         Layer::new(toc.clone(), split, limits).ok()
     }
 
-    fn head(&self, entry: &Entry, like: &Known) -> Option<Vec<u8>> {
+    fn head(&self, entry: &Entry, like: &Known, latest: i64) -> Option<Vec<u8>> {
         let main = self.framing[like.head.clone()].last_chunk()?;
-        self.dialect.head(entry, &Model::new(main, like.entry.kind))
+        self.dialect.head(entry, &Model::new(main, like.entry.kind), latest)
+    }
+
+    /// Whether the headers of a member that is the same are others in a tar whose latest member is of the time `latest`.
+    fn is_outdated(&self, known: &Known, latest: i64) -> bool {
+        self.dialect.is_outdated(&self.framing[known.head.clone()], latest)
     }
 
     /// A member that shows how others of this kind are written.
@@ -208,6 +216,11 @@ impl Style {
 /// Whether the header that was written for one is that of the other.
 fn is_same(old: &Entry, new: &Entry) -> bool {
     old.difference(new).is_none() && old.size == new.size && (old.atime, old.ctime) == (new.atime, new.ctime)
+}
+
+/// The time of the latest member, in whole seconds.
+fn latest<'a>(entries: impl Iterator<Item = &'a Entry>) -> i64 {
+    entries.map(|entry| entry.mtime.seconds).max().unwrap_or_default()
 }
 
 fn check_zeros(bytes: &[u8]) -> Result<(), Error> {
