@@ -63,7 +63,7 @@ pub struct Swept {
 /// What [`Store::gc`] has done.
 #[derive(Debug, Default)]
 pub struct GcReport {
-    /// Manifests, indexes and configs, and what killed writers left of such.
+    /// Manifests, indexes and configs, what is known of tables of contents, and what killed writers left of such.
     pub documents: Swept,
     /// Layer files.
     pub layers: Swept,
@@ -106,6 +106,12 @@ impl Store {
         let layout = self.layout();
         // First what refers, then what is referred to: whatever stops it in between leaves nothing that lacks a part.
         report.documents = sweep.folder(&layout.documents(), |name| needs.documents.contains(&name))?;
+        // Of pairs those go whose layer goes, or is not there.
+        let pairs = sweep.folder(&layout.tocs(), |toc| {
+            self.made_of_toc(&toc).is_ok_and(|made| made.is_some_and(|layer| needs.layers.contains(&layer)))
+        })?;
+        report.documents.count += pairs.count;
+        report.documents.bytes += pairs.bytes;
         report.layers = sweep.folder(&layout.layers(), |name| needs.layers.contains(&name))?;
         report.objects = sweep.objects(&layout.objects(), &objects)?;
         for folder in lease::folders(&layout.leases())? {

@@ -49,6 +49,15 @@ impl Layout {
         self.documents().join(digest.hex())
     }
 
+    pub fn tocs(&self) -> PathBuf {
+        self.root.join("tocs")
+    }
+
+    /// What a table of contents makes.
+    pub fn toc(&self, digest: &Digest) -> PathBuf {
+        self.tocs().join(digest.hex())
+    }
+
     pub fn refs(&self) -> PathBuf {
         self.root.join("refs")
     }

@@ -28,6 +28,7 @@ mod reach;
 mod reader;
 mod refs;
 mod store;
+mod tocs;
 mod usage;
 
 pub use error::Error;

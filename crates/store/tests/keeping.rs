@@ -31,6 +31,39 @@ fn files(store: &Store, folder: &str) -> usize {
 }
 
 #[test]
+fn tables_of_contents_are_known_as_long_as_their_layers_are_here() {
+    let (_dir, store) = store();
+    let (one, two) = (layer(1, 0), layer(2, 0));
+    let (toc, other) = (Digest::of(b"toc"), Digest::of(b"other"));
+    let lease = store.lease().unwrap();
+    assert_eq!(store.made_of_toc(&toc).unwrap(), None);
+    image_of(vec![one.clone()]).put(&store, "example.com/a:1");
+    put(&lease, &two);
+    lease.remember_toc(&toc, &Digest::of(&one)).unwrap();
+    lease.remember_toc(&toc, &Digest::of(&one)).unwrap();
+    lease.remember_toc(&other, &Digest::of(&two)).unwrap();
+    assert_eq!(store.made_of_toc(&toc).unwrap(), Some(Digest::of(&one)));
+    assert_eq!(store.made_of_toc(&other).unwrap(), Some(Digest::of(&two)));
+    // Of a layer that is not here nothing is known.
+    lease.remember_toc(&Digest::of(b"third"), &Digest::of(b"no layer")).unwrap();
+    assert_eq!(store.made_of_toc(&Digest::of(b"third")).unwrap(), None);
+    drop(lease);
+    gc(&store);
+    assert_eq!(files(&store, "tocs"), 1, "the second layer has no name, the third pair no layer");
+    assert_eq!(store.made_of_toc(&toc).unwrap(), Some(Digest::of(&one)));
+    assert_eq!(store.made_of_toc(&other).unwrap(), None);
+    fsck_is_clean(&store);
+    let path = store.path().join("tocs").join(toc.hex());
+    let two_lines = format!("{0}\n{0}\n", Digest::of(&one));
+    for damaged in [&b""[..], b"sha256:00\n", b"\xff\xfe", two_lines.as_bytes()] {
+        std::fs::write(&path, damaged).unwrap();
+        assert_eq!(store.made_of_toc(&toc).unwrap(), None);
+    }
+    store.lease().unwrap().remember_toc(&toc, &Digest::of(&one)).unwrap();
+    assert_eq!(store.made_of_toc(&toc).unwrap(), Some(Digest::of(&one)));
+}
+
+#[test]
 fn a_store_is_made_once_and_nowhere_else() {
     let (dir, store) = store();
     let other = Options { inline_limit: 1 };

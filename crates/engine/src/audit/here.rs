@@ -3,7 +3,9 @@
 use std::io::{self, Read, Write};
 use std::sync::{Mutex, PoisonError};
 
+use coracle_codec::chunked::{Limits, Place};
 use coracle_codec::digest::{Digest, Hashing};
+use coracle_codec::oci::Descriptor;
 use coracle_store::{Layer, Lease, Store};
 
 use crate::Error;
@@ -21,13 +23,14 @@ pub(super) struct Here {
 }
 
 impl Here {
-    /// Looks for layers, and hashes those that are there. A store or a layer that cannot be read is no reason to fail: what
+    /// Looks for layers, with their blobs, and hashes those that are there. A store or a layer that cannot be read is no reason to fail: what
     /// is not here is fetched.
     ///
     /// # Errors
     /// It was stopped.
     pub(super) fn find(
         diff_ids: &[Digest],
+        blobs: &[Descriptor],
         jobs: usize,
         environment: &Environment,
         stop: &Stop,
@@ -42,6 +45,12 @@ impl Here {
         let numbers: Vec<usize> = (0..diff_ids.len()).collect();
         in_parallel(&numbers, jobs, stop, |&number| {
             let diff_id = &diff_ids[number];
+            // A config that is wrong about a blob does not decide what is in it.
+            let place = blobs.get(number).and_then(|blob| Place::of(blob, &Limits::default()).ok().flatten());
+            let made = place.and_then(|place| store.made_of_toc(&place.digest).ok().flatten());
+            if made.is_some_and(|made| made != *diff_id) {
+                return Ok(());
+            }
             if lease.keep_layer(diff_id).unwrap_or(false)
                 && let Ok(Some(layer)) = store.layer(diff_id)
                 && hashed(&layer, stop).is_ok_and(|actual| actual == *diff_id)

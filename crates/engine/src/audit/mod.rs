@@ -135,7 +135,8 @@ fn files(
     let image = Image::open(&request.image, platform, environment, &progress.stop, context)?;
     let here = match request.image.transport() {
         Transport::Registry(_) => {
-            Here::find(image.config.diff_ids(), request.jobs, environment, &progress.stop)?
+            let (diff_ids, blobs) = (image.config.diff_ids(), image.manifest.layers());
+            Here::find(diff_ids, blobs, request.jobs, environment, &progress.stop)?
         }
         _ => Here::default(),
     };

@@ -69,6 +69,11 @@ impl Parts {
         Ok(Corrected::Plan(Box::new(plan)))
     }
 
+    /// The digest of the table of contents, if that leaves no choice what the tar is.
+    pub(super) fn pins(&self) -> Option<Digest> {
+        self.plan.layer().toc.split.is_some().then_some(self.place.digest)
+    }
+
     /// From here on a run that is cut off can be gone on with.
     pub(super) fn begin(&self) {
         if let Some(kept) = &self.kept {
@@ -163,8 +168,13 @@ impl Looker<'_> {
     fn parts(&self, layer: &Layer, layers: &[Stored], limits: &Limits) -> Result<Option<Parts>, Error> {
         let source: &dyn Source = self.source.as_ref();
         let (blob, digest) = (&layer.blob, &layer.blob.digest);
-        if !Place::of(blob, limits).is_ok_and(|place| place.is_some()) {
-            return Ok(None);
+        let Ok(Some(place)) = Place::of(blob, limits) else { return Ok(None) };
+        // What is known to make another tar need not be tried.
+        if self.store.made_of_toc(&place.digest)?.is_some_and(|made| made != layer.diff_id) {
+            return Err(Error::BadImage {
+                image: source.name().to_owned(),
+                reason: format!("the table of contents of {digest} makes another layer than the config says"),
+            });
         }
         let path = self.store.partial_ranges(digest);
         let kept = if self.keeps { Kept::open(&path, blob.size) } else { Ok(None) };

@@ -284,6 +284,9 @@ impl Work<'_> {
             Outcome::Wrong(error, _) => return Err(error),
         };
         self.resumed.fetch_add(parts.forget(), Ordering::Relaxed);
+        if let Some(toc) = parts.pins() {
+            self.lease.remember_toc(&toc, &layer.diff_id)?;
+        }
         Ok(Some((headers, bytes)))
     }
 

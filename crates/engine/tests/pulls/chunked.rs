@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
+use coracle_codec::digest::Digest;
 use coracle_codec::observe::Quiet;
 use coracle_engine::Context;
 use coracle_engine::convert::{Done, Format, Request, run};
@@ -125,6 +126,31 @@ fn only_what_is_missing_is_fetched() {
     assert_eq!(pulled.layers[0].bytes, ranges[1..].iter().map(|(start, end)| end - start).sum::<u64>());
     // Again, from nothing but that image: all is here.
     assert!(pull(&site, NEW).unwrap().up_to_date);
+}
+
+/// What a table of contents made is remembered. If it is known to make another layer than the config says, the layer is
+/// not read in parts; where that is a lie it costs bytes, and what comes out is right.
+#[test]
+fn what_a_table_of_contents_makes_is_remembered() {
+    let site = Site::new();
+    let (_, new) = published(&site, Format::Chunked);
+    let first = pull(&site, OLD).unwrap();
+    let said = &manifest(&new)["layers"][0]["annotations"];
+    let toc: Digest =
+        said["io.github.containers.zstd-chunked.manifest-checksum"].as_str().unwrap().parse().unwrap();
+    assert_eq!(store(&site).made_of_toc(&toc).unwrap(), None);
+    let pulled = pull(&site, NEW).unwrap();
+    assert_eq!(from(&pulled), [From::Chunks, From::Store], "{:?}", pulled.notes);
+    assert_eq!(store(&site).made_of_toc(&toc).unwrap(), Some(pulled.layers[0].diff_id));
+
+    let site = Site::new();
+    let (_, new) = published(&site, Format::Chunked);
+    pull(&site, OLD).unwrap();
+    store(&site).lease().unwrap().remember_toc(&toc, &first.layers[0].diff_id).unwrap();
+    let pulled = pull(&site, NEW).unwrap();
+    assert_eq!(from(&pulled), [From::Full, From::Store]);
+    assert!(pulled.notes.iter().any(|note| note.contains("makes another layer")), "{:?}", pulled.notes);
+    check(&site, &pulled, &new);
 }
 
 /// What stands in podman's layers before 2024: no tar-split, but frames of their own for what is between contents.
