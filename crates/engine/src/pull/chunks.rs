@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use coracle_codec::chunked::{Family, Layer as Contents, Limits, Place};
+use coracle_codec::digest::Digest;
 use coracle_codec::oci::Descriptor;
 use coracle_store::{Layer as Stored, Lease, Store};
 

@@ -10,6 +10,7 @@ use coracle_engine::subset::{Patterns, Selection};
 use coracle_engine::{Context, Error};
 use coracle_testkit::http::Fault;
 use coracle_testkit::oci::digest;
+use coracle_testkit::registry::MultiRange;
 use serde_json::Value;
 
 use crate::images::site::{Site, files};
@@ -42,13 +43,15 @@ const LARGE: &[&str] = &["usr/large"];
 fn a_registry_without_ranges_sends_each_layer_once() {
     for fault in [Fault::IgnoreRange, Fault::Status(416, vec![]), Fault::Status(501, vec![])] {
         let site = Site::new();
+        site.double.behave(|behaviour| behaviour.multi_range = MultiRange::NotImplemented);
         let (_, new) = published(&site, Format::Chunked);
         let want = expected(&site, NEW, LARGE);
         let (blob, _) = layer(&new, 0);
         for when in ["documents", "contents"] {
             site.faults().forget();
             if when == "contents" {
-                site.faults().add("GET", &blob, Fault::Slow(1 << 20, Duration::ZERO), 1);
+                // The table of contents, and a request that finds out whether several ranges are served.
+                site.faults().add("GET", &blob, Fault::Slow(1 << 20, Duration::ZERO), 2);
             }
             site.faults().add("GET", &blob, fault.clone(), 1);
             let pulled = part(&site, NEW, LARGE).unwrap_or_else(|error| panic!("{fault:?}: {error}"));
@@ -68,10 +71,11 @@ fn a_registry_without_ranges_sends_each_layer_once() {
 fn wrong_contents_never_reach_the_tree() {
     for fault in [Fault::Flip, Fault::WrongPart, Fault::Status(404, vec![])] {
         let site = Site::new();
+        site.double.behave(|behaviour| behaviour.multi_range = MultiRange::NotImplemented);
         let (_, new) = published(&site, Format::Chunked);
         let want = expected(&site, NEW, LARGE);
         let (blob, _) = layer(&new, 0);
-        site.faults().add("GET", &blob, Fault::Slow(1 << 20, Duration::ZERO), 1);
+        site.faults().add("GET", &blob, Fault::Slow(1 << 20, Duration::ZERO), 2);
         site.faults().add("GET", &blob, fault.clone(), 1);
         let pulled = part(&site, NEW, LARGE).unwrap_or_else(|error| panic!("{fault:?}: {error}"));
         assert_eq!(from(&pulled)[0], From::Full, "{fault:?}");
