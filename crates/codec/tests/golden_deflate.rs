@@ -12,7 +12,7 @@ use coracle_testkit::native::{self as second, deflate_stream};
 use coracle_testkit::tar_builder::TarBuilder;
 use serde_json::json;
 
-use crate::golden_native::{all_refused, folder, number, run, store, stored};
+use crate::golden_native::{all_made, all_refused, folder, number, run, store};
 use crate::golden_packed::{delta_of, encoder};
 
 const SET: &str = "native-deflate";
@@ -220,16 +220,7 @@ fn good_vectors_give_their_targets_in_both_decoders() {
         let case = json!({ "size": target.len(), "digest": Digest::of(&target).to_string() });
         store(SET, "good", name, &archive, &delta, &case);
     }
-    let old = fs::read(folder(SET).join("old.tar")).unwrap();
-    let cases = stored(SET, "good");
-    assert!(cases.len() >= 13, "{}", cases.len());
-    for (name, delta, case) in cases {
-        let made = run(&delta, &old).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let got = (Digest::of(&made).to_string(), made.len() as u64);
-        assert_eq!(got, (case["digest"].as_str().unwrap().into(), case["size"].as_u64().unwrap()), "{name}");
-        let other = second::apply(&delta, second::Sources::Archives(std::slice::from_ref(&old)));
-        assert!(other.as_ref() == Ok(&made), "{name}: the second decoder: {:?}", other.err());
-    }
+    all_made(SET, 13);
 }
 
 /// A delta of one part with one rebuilt stream of 500 bytes, which stand in it, and a code of tokens.

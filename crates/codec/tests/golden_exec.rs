@@ -5,7 +5,7 @@ use std::fs;
 use coracle_codec::ReadAt;
 use coracle_codec::digest::Digest;
 use coracle_codec::native::exec::{self, references};
-use coracle_codec::native::{Archive, Base, Block, Head, Options, Origin, apply, diff};
+use coracle_codec::native::{Base, Options, apply, diff};
 use coracle_codec::observe::Quiet;
 use coracle_testkit::image::{binary, mutate};
 use coracle_testkit::native as second;
@@ -13,7 +13,8 @@ use coracle_testkit::program::{Machine, Program};
 use coracle_testkit::tar_builder::TarBuilder;
 use serde_json::json;
 
-use crate::golden_native::{all_refused, folder, number, run, store, stored};
+use crate::golden_native::{all_made, all_refused, run, store};
+use crate::golden_packed::delta_of;
 
 const SET: &str = "native-exec";
 const NAMES: [&str; 2] = ["exec-aarch64-1", "exec-x86_64-1"];
@@ -73,18 +74,7 @@ fn good_vectors_give_their_targets_in_both_decoders() {
             store(SET, "good", &format!("{name}-{kind}"), &archive, &delta, &case);
         }
     }
-    let old = fs::read(folder(SET).join("old.tar")).unwrap();
-    let cases = stored(SET, "good");
-    assert!(cases.len() >= 8, "{}", cases.len());
-    for (name, delta, case) in cases {
-        let made = run(&delta, &old).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let got = (Digest::of(&made).to_string(), made.len() as u64);
-        assert_eq!(got, (case["digest"].as_str().unwrap().into(), case["size"].as_u64().unwrap()), "{name}");
-        if name.ends_with("-archives") {
-            let other = second::apply(&delta, second::Sources::Archives(std::slice::from_ref(&old)));
-            assert!(other.as_ref() == Ok(&made), "{name}: the second decoder: {:?}", other.err());
-        }
-    }
+    all_made(SET, 8);
 }
 
 #[test]
@@ -132,28 +122,10 @@ fn references_that_moved_cost_little() {
     }
 }
 
-/// A delta of one part of `target` with streams by number.
+/// A delta of one part of `target` with streams by number; those of no bytes are left out.
 fn delta(encoders: &[&str], memory: u64, target: &[u8], streams: &[(u8, &[u8])]) -> Vec<u8> {
-    let streams: Vec<_> = streams.iter().filter(|s| !s.1.is_empty()).collect();
-    let mut block = vec![streams.len() as u8];
-    for (id, bytes) in &streams {
-        block.extend([*id, 0]);
-        number(&mut block, bytes.len() as u64);
-        number(&mut block, bytes.len() as u64);
-    }
-    streams.iter().for_each(|s| block.extend_from_slice(s.1));
-    let mut check = [0; 8];
-    check.copy_from_slice(&Digest::of(&block).as_bytes()[..8]);
-    let (old, output) = (old(), target.len() as u64);
-    let head = Head {
-        size: output,
-        digest: Digest::of(target),
-        memory,
-        encoders: encoders.iter().map(|&e| e.to_owned()).collect(),
-        origin: Origin::Archives(vec![Archive { size: old.len() as u64, digest: Digest::of(&old) }]),
-        blocks: vec![Block { output, encoded: block.len() as u64, check }],
-    };
-    [head.to_bytes(), block].concat()
+    let streams: Vec<_> = streams.iter().copied().filter(|s| !s.1.is_empty()).collect();
+    delta_of(&old(), encoders, memory, target, &streams)
 }
 
 fn bad() -> Vec<(&'static str, Vec<u8>, &'static str)> {

@@ -1,11 +1,9 @@
 //! The stored native deltas of kernels of Linux and their payloads, like those of `golden_native`.
 
-use std::fs;
-
 use coracle_codec::ReadAt;
 use coracle_codec::digest::Digest;
 use coracle_codec::native::exec::{self, references};
-use coracle_codec::native::{Archive, Base, Block, Head, Options, Origin, diff};
+use coracle_codec::native::{Base, Options, diff};
 use coracle_codec::observe::Quiet;
 use coracle_testkit::image::{binary, mutate};
 use coracle_testkit::native as second;
@@ -13,7 +11,8 @@ use coracle_testkit::program::{Machine, Program};
 use coracle_testkit::tar_builder::TarBuilder;
 use serde_json::json;
 
-use crate::golden_native::{all_refused, folder, number, run, store, stored};
+use crate::golden_native::{all_made, all_refused, number, run, store};
+use crate::golden_packed::delta_of;
 
 const SET: &str = "native-kernel";
 const KERNEL: &str = "exec-x86_64-kernel-1";
@@ -134,16 +133,7 @@ fn good_vectors_give_their_targets_in_both_decoders() {
         diff(&archives, &target, &mut tree, &Options { base, ..Options::default() }, &Quiet).unwrap();
         assert!(run(&tree, &archive).unwrap() == target, "{name}");
     }
-    let old = fs::read(folder(SET).join("old.tar")).unwrap();
-    let cases = stored(SET, "good");
-    assert!(cases.len() >= 7, "{}", cases.len());
-    for (name, delta, case) in cases {
-        let made = run(&delta, &old).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let got = (Digest::of(&made).to_string(), made.len() as u64);
-        assert_eq!(got, (case["digest"].as_str().unwrap().into(), case["size"].as_u64().unwrap()), "{name}");
-        let other = second::apply(&delta, second::Sources::Archives(std::slice::from_ref(&old)));
-        assert!(other.as_ref() == Ok(&made), "{name}: the second decoder: {:?}", other.err());
-    }
+    all_made(SET, 7);
 }
 
 #[test]
@@ -189,25 +179,7 @@ fn both_decoders_find_the_same_references_in_kernels() {
 
 /// A delta of one part of `target` with streams by number.
 fn delta(encoders: &[&str], target: &[u8], streams: &[(u8, &[u8])]) -> Vec<u8> {
-    let mut block = vec![streams.len() as u8];
-    for (id, bytes) in streams {
-        block.extend([*id, 0]);
-        number(&mut block, bytes.len() as u64);
-        number(&mut block, bytes.len() as u64);
-    }
-    streams.iter().for_each(|s| block.extend_from_slice(s.1));
-    let mut check = [0; 8];
-    check.copy_from_slice(&Digest::of(&block).as_bytes()[..8]);
-    let (old, output) = (old(), target.len() as u64);
-    let head = Head {
-        size: output,
-        digest: Digest::of(target),
-        memory: 64 << 20,
-        encoders: encoders.iter().map(|&e| e.to_owned()).collect(),
-        origin: Origin::Archives(vec![Archive { size: old.len() as u64, digest: Digest::of(&old) }]),
-        blocks: vec![Block { output, encoded: block.len() as u64, check }],
-    };
-    [head.to_bytes(), block].concat()
+    delta_of(&old(), encoders, 64 << 20, target, streams)
 }
 
 fn bad() -> Vec<(&'static str, Vec<u8>, &'static str)> {

@@ -1,17 +1,15 @@
 //! The stored native deltas with streams of xz and zstd, like those of `golden_native`.
 
-use std::fs;
-
 use coracle_codec::ReadAt;
 use coracle_codec::digest::Digest;
 use coracle_codec::native::{Archive, Base, Block, Head, Options, Origin, apply, diff};
 use coracle_codec::observe::Quiet;
 use coracle_testkit::image::{binary, mutate, text};
-use coracle_testkit::native::{self as second, deflate_stream, packed_stream};
+use coracle_testkit::native::{deflate_stream, packed_stream};
 use coracle_testkit::tar_builder::TarBuilder;
 use serde_json::json;
 
-use crate::golden_native::{all_refused, folder, number, run, signed, store, stored};
+use crate::golden_native::{all_made, all_refused, number, signed, store};
 
 const SET: &str = "native-packed";
 /// What the bad vectors list, unless they say otherwise.
@@ -96,18 +94,7 @@ fn good_vectors_give_their_targets_in_both_decoders() {
             store(SET, "good", &format!("{name}-{kind}"), &archive, &delta, &case);
         }
     }
-    let old = fs::read(folder(SET).join("old.tar")).unwrap();
-    let cases = stored(SET, "good");
-    assert!(cases.len() >= 6, "{}", cases.len());
-    for (name, delta, case) in cases {
-        let made = run(&delta, &old).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let got = (Digest::of(&made).to_string(), made.len() as u64);
-        assert_eq!(got, (case["digest"].as_str().unwrap().into(), case["size"].as_u64().unwrap()), "{name}");
-        if name.ends_with("-archives") {
-            let other = second::apply(&delta, second::Sources::Archives(std::slice::from_ref(&old)));
-            assert!(other.as_ref() == Ok(&made), "{name}: the second decoder: {:?}", other.err());
-        }
-    }
+    all_made(SET, 6);
 }
 
 /// A delta of one part that claims to make `target` of nothing but `text`.

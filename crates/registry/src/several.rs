@@ -64,16 +64,9 @@ impl Client {
             return Ok(out);
         }
         let most = bytes as usize + (ranges.len() + 2) * MAX_HEAD;
-        let mut body = Body::new(answer, self, &format!("{repository}: blob {}", blob.digest), stream.host());
-        let mut read = Vec::new();
-        loop {
-            match body.next().await {
-                Ok(Some(piece)) if read.len() + piece.len() <= most => read.extend_from_slice(&piece),
-                Ok(None) => break,
-                // It broke, or there is more than was asked for.
-                Ok(Some(_)) | Err(_) => return Ok(out),
-            }
-        }
+        let body = Body::new(answer, self, &format!("{repository}: blob {}", blob.digest), stream.host());
+        // An error: it broke, or there is more than was asked for.
+        let Ok(read) = body.read_all(most).await else { return Ok(out) };
         let found = match (&boundary, single) {
             (Some(boundary), _) => parts(&read, boundary, blob.size).unwrap_or_default(),
             (None, Some((range, _))) if range.end - range.start == read.len() as u64 => {

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::Verified;
 use coracle_sys::lock::FileLock;
-use coracle_sys::publish::Pending;
 use coracle_sys::spool::temp_folder;
 
 use crate::error::Error;
@@ -17,7 +16,7 @@ use crate::ingest::{LayerWriter, WriterOptions};
 use crate::layer::Layer;
 use crate::reach;
 use crate::refs::{self, Ref};
-use crate::store::Store;
+use crate::store::{Store, publish};
 
 /// The file in a lease's folder that is locked for as long as the lease lives.
 pub(crate) const LOCK: &str = "lock";
@@ -134,9 +133,7 @@ impl Lease {
         let path = self.0.store.layout().document(&digest);
         let _shared = self.0.store.share()?;
         if !self.0.store.document(&digest).is_ok_and(|found| found.is_some()) {
-            let mut pending = Pending::create(&path).map_err(Error::io("make", &path))?;
-            pending.write_all(document.as_bytes()).map_err(Error::io("write", &path))?;
-            pending.publish().map_err(Error::io("write", &path))?;
+            publish(&path, document.as_bytes())?;
         }
         self.0.note(Kept::Document(digest))
     }

@@ -112,9 +112,7 @@ impl Store {
         // Last: without it there is no store.
         let format = layout.format();
         let text = serde_json::json!({ "version": VERSION, "inlineLimit": options.inline_limit }).to_string();
-        let mut pending = Pending::create(&format).map_err(Error::io("make", &format))?;
-        pending.write_all(text.as_bytes()).map_err(Error::io("write", &format))?;
-        pending.publish().map_err(Error::io("write", &format))?;
+        publish(&format, text.as_bytes())?;
         Self::open(path)
     }
 
@@ -284,6 +282,13 @@ impl Store {
         let _turn = FileLock::exclusive(&turn).map_err(Error::io("lock", &turn))?;
         FileLock::shared(&lock).map_err(Error::io("lock", &lock))
     }
+}
+
+/// Writes a file whole, in place of one that may be there.
+pub(crate) fn publish(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut pending = Pending::create(path).map_err(Error::io("make", path))?;
+    pending.write_all(bytes).map_err(Error::io("write", path))?;
+    pending.publish().map_err(Error::io("write", path))
 }
 
 /// The right to make one layer, until it is dropped.

@@ -2,14 +2,13 @@
 //! (`docs/formats/store.md`, section 2.3).
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use coracle_codec::digest::Digest;
-use coracle_sys::publish::Pending;
 
 use crate::error::Error;
 use crate::lease::Lease;
-use crate::store::Store;
+use crate::store::{Store, publish};
 
 /// Bytes of a pair: a digest as text, and the end of the line.
 const PAIR: u64 = 72;
@@ -51,8 +50,6 @@ impl Lease {
         let (folder, path) = (store.layout().tocs(), store.layout().toc(toc));
         let _shared = store.share()?;
         fs::create_dir_all(&folder).map_err(Error::io("make", &folder))?;
-        let mut pending = Pending::create(&path).map_err(Error::io("make", &path))?;
-        writeln!(pending, "{diff_id}").map_err(Error::io("write", &path))?;
-        pending.publish().map_err(Error::io("write", &path))
+        publish(&path, format!("{diff_id}\n").as_bytes())
     }
 }

@@ -1,7 +1,7 @@
 //! Tables of contents and tar-splits.
 
 use coracle_codec::chunked::{
-    ContentWriter, Entry, Family, Footer, Layer, Limits, Part, Piece, Place, TarSplit, Toc, read_stargz_end,
+    ContentWriter, Family, Footer, Layer, Limits, Part, Piece, Place, TarSplit, Toc, read_stargz_end,
     stargz_footer,
 };
 use coracle_codec::compress::{ZstdWriter, ZstdWriterOptions};
@@ -72,6 +72,16 @@ pub fn chunked_parse(data: &[u8]) {
         assert!(layer.framing.starts_with(kept) && layer.framing[kept.len()..].iter().all(|byte| *byte == 0));
         assert_eq!(ended.pieces.len(), layer.pieces.len());
     }
+    whole(&layer, |entry, crc| {
+        assert!(crc.is_some(), "a content without its checksum");
+        let none = ContentWriter::new(std::io::sink(), &layer.toc.entries[entry], crc);
+        assert!(none.finish().is_err(), "no bytes are not the content");
+    });
+}
+
+/// That pieces are the whole tar: framing in its order, each content once, no glue. `content` looks at the number and the
+/// checksum of each.
+pub(crate) fn whole(layer: &Layer, content: impl Fn(usize, Option<u64>)) {
     let (mut framed, mut contents) = (0, Vec::new());
     for piece in &layer.pieces {
         match piece {
@@ -80,18 +90,15 @@ pub fn chunked_parse(data: &[u8]) {
                 framed = range.end;
             }
             Piece::Content { entry, crc } => {
-                assert!(crc.is_some(), "a content without its checksum");
+                content(*entry, *crc);
                 contents.push(*entry);
-                let none = ContentWriter::new(std::io::sink(), &layer.toc.entries[*entry], *crc);
-                assert!(none.finish().is_err(), "no bytes are not the content");
             }
-            Piece::Glue(_) => panic!("glue beside a tar-split"),
+            Piece::Glue(_) => panic!("glue where framing is known"),
         }
     }
     assert_eq!(framed, layer.framing.len());
-    let has_content = |entry: &(usize, &Entry)| !entry.1.chunks.is_empty();
-    let wanted: Vec<usize> =
-        layer.toc.entries.iter().enumerate().filter(has_content).map(|(number, _)| number).collect();
+    let has_content = |number: &usize| !layer.toc.entries[*number].chunks.is_empty();
+    let wanted: Vec<usize> = (0..layer.toc.entries.len()).filter(has_content).collect();
     assert_eq!(contents, wanted, "each content once, in order");
 }
 

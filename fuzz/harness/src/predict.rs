@@ -1,9 +1,11 @@
 //! Headers predicted from a TOC and an old tar.
 
-use coracle_codec::chunked::{Family, Limits, Options, Piece, Place, Style, Toc, write};
+use coracle_codec::chunked::{Family, Limits, Options, Place, Style, Toc, write};
 use coracle_codec::digest::Digest;
 use coracle_codec::oci::Descriptor;
 use coracle_codec::tar::{Limits as TarLimits, Reader};
+
+use crate::chunked::whole;
 
 const LIMITS: Limits =
     Limits { stored: 1 << 20, decoded: 1 << 20, entries: 1000, tar: 1 << 24, window_log: 20 };
@@ -43,24 +45,7 @@ fn framing(style: &Style, toc: &Toc) -> Option<Vec<u8>> {
 fn check(style: &Style, toc: &Toc) {
     let Some(layer) = style.predict(toc, &LIMITS) else { return };
     assert_eq!(layer.toc, *toc);
-    let (mut framed, mut contents) = (0, Vec::new());
-    for piece in &layer.pieces {
-        match piece {
-            Piece::Framing(range) => {
-                assert_eq!(range.start, framed, "framing out of order");
-                framed = range.end;
-            }
-            Piece::Content { entry, crc } => {
-                assert!(crc.is_none(), "nobody knows the checksum of a content");
-                contents.push(*entry);
-            }
-            Piece::Glue(_) => panic!("glue in a prediction"),
-        }
-    }
-    assert_eq!(framed, layer.framing.len());
-    let has_content = |number: &usize| !toc.entries[*number].chunks.is_empty();
-    let wanted: Vec<usize> = (0..toc.entries.len()).filter(has_content).collect();
-    assert_eq!(contents, wanted, "each content once, in order");
+    whole(&layer, |_, crc| assert!(crc.is_none(), "nobody knows the checksum of a content"));
 }
 
 /// The TOC of a tar, as our writer makes it.

@@ -37,7 +37,7 @@ pub use layer::{ContentWriter, Layer, Piece};
 pub use place::{Family, Footer, Part, Place, STARGZ_DIGEST, STARGZ_SIZE, stargz_footer};
 pub use predict::Style;
 pub use split::TarSplit;
-pub use stargz::{read_stargz_end, read_stargz_toc, write_stargz};
+pub use stargz::{is_stargz_own, read_stargz_end, read_stargz_toc, write_stargz};
 pub use toc::{Chunk, Entry, EntryKind, Toc, rfc3339};
 pub use write::{Options, Written, write};
 

@@ -25,6 +25,11 @@ const OWN_NAMES: [&str; 3] = [TOC_NAME, LANDMARK, ".prefetch.landmark"];
 /// Contents are cut after so many bytes, as stargz-snapshotter does.
 const CHUNK: u64 = 4 << 20;
 
+/// Whether a member of a layer belongs to eStargz itself and not to the image.
+pub fn is_stargz_own(name: &str) -> bool {
+    OWN_NAMES.contains(&name.trim_start_matches("./"))
+}
+
 /// Reads the TOC out of the bytes of its gzip member, compared with `place`. `offset` is where the member begins.
 ///
 /// # Errors
@@ -133,7 +138,7 @@ pub fn write_stargz(input: impl Read, out: impl Write, options: &Options) -> Res
     let mut piece = vec![0; 128 << 10];
     while let Some(member) = tar.next_entry()? {
         let mut entry = Entry::of(&member, tar.details(&member)?)?;
-        if OWN_NAMES.contains(&entry.name.trim_start_matches("./")) {
+        if is_stargz_own(&entry.name) {
             let what = "the name is one of eStargz's own";
             return Err(Error::Unsupported { name: entry.name, what });
         }

@@ -1,10 +1,10 @@
 //! The files of an image: lists of its layers, and contents.
 
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coracle_codec::chunked::{ChunkReader, Family, Limits, Place, Toc};
+use coracle_codec::chunked::{ChunkReader, Family, Limits, Place, Toc, is_stargz_own};
 use coracle_codec::digest::Digest;
 use coracle_codec::tar::{self, Kind, Reader};
 use coracle_codec::{ReadAt, Section};
@@ -13,7 +13,7 @@ use super::How;
 use super::here::Here;
 use super::tree::{Found, Member, Tree};
 use crate::artifact::layers::{Image, Layers, Reading};
-use crate::chunked::{Opened, Parted, failed, is_stargz_own, open};
+use crate::chunked::{Opened, Parted, failed, open};
 use crate::image::blob::Progress;
 use crate::image::copy::in_parallel;
 use crate::image::{Environment, Ranged};
@@ -46,8 +46,7 @@ impl Files {
     ) -> Result<Files, Error> {
         let count = image.manifest.layers().len();
         let tocs = Mutex::new(vec![None; count]);
-        let is_here = |number: &usize| here.layers.get(*number).is_some_and(Option::is_some);
-        let numbers: Vec<usize> = (0..count).filter(|number| !is_here(number)).collect();
+        let numbers: Vec<usize> = (0..count).filter(|number| here.layer(*number).is_none()).collect();
         in_parallel(&numbers, jobs, &progress.stop, |&number| {
             let layer = &image.manifest.layers()[number];
             match open(&Parted::new(image.source.as_ref(), layer), &Limits::default()) {
@@ -93,7 +92,8 @@ impl Files {
         let mut found = Vec::new();
         // What is told of a chunked layer is the same whether it is here or not.
         let layer = &self.image.manifest.layers()[number];
-        let place = Place::of(layer, &Limits::default()).ok().flatten().filter(|_| self.is_here(number));
+        let place =
+            Place::of(layer, &Limits::default()).ok().flatten().filter(|_| self.here.layer(number).is_some());
         let is_stargz = place.as_ref().is_some_and(|place| place.family == Family::Stargz);
         let digests = digests || place.is_some();
         self.members(number, |entry, reader| {
@@ -127,14 +127,10 @@ impl Files {
         Ok(found.into_iter().map(|found| found.unwrap_or_else(nothing)).collect())
     }
 
-    fn is_here(&self, number: usize) -> bool {
-        self.here.layers.get(number).is_some_and(Option::is_some)
-    }
-
     /// The tar of a layer that is here or was fetched whole, and what it is called.
     fn tar(&self, number: usize) -> Option<(&dyn ReadAt, PathBuf)> {
-        if let Some(Some(layer)) = self.here.layers.get(number) {
-            return Some((layer, Path::new(&format!("layer {} of the store", layer.diff_id())).to_owned()));
+        if let Some(layer) = self.here.layer(number) {
+            return Some((layer, format!("layer {} of the store", layer.diff_id()).into()));
         }
         let archive = self.layers.get(&self.image.config.diff_ids()[number])?;
         Some((archive.as_ref(), archive.path.clone()))

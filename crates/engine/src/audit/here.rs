@@ -17,14 +17,19 @@ use crate::image::stop::Stop;
 #[derive(Debug, Default)]
 pub(super) struct Here {
     /// Each layer, if it is there and has its diff_id.
-    pub(super) layers: Vec<Option<Layer>>,
+    layers: Vec<Option<Layer>>,
     /// Keeps them while they are read.
     _lease: Option<Lease>,
 }
 
 impl Here {
-    /// Looks for layers, with their blobs, and hashes those that are there. A store or a layer that cannot be read is no reason to fail: what
-    /// is not here is fetched.
+    /// The layer of this number, if it is here.
+    pub(super) fn layer(&self, number: usize) -> Option<&Layer> {
+        self.layers.get(number)?.as_ref()
+    }
+
+    /// Looks for layers, with their blobs, and hashes those that are there. A store or a layer that cannot be read is no
+    /// reason to fail: what is not here is fetched.
     ///
     /// # Errors
     /// It was stopped.

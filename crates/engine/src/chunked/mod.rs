@@ -34,14 +34,6 @@ use coracle_codec::chunked;
 use crate::Error;
 use crate::image::Source;
 
-/// Names that eStargz adds to a layer.
-const STARGZ_NAMES: [&str; 3] = ["stargz.index.json", ".no.prefetch.landmark", ".prefetch.landmark"];
-
-/// Whether a member belongs to eStargz itself and not to the image.
-pub(crate) fn is_stargz_own(name: &str) -> bool {
-    STARGZ_NAMES.contains(&name.trim_start_matches("./"))
-}
-
 /// The error of a layer that cannot be read in parts.
 pub(crate) fn failed(source: &dyn Source, what: &str, error: chunked::Error) -> Error {
     match error {

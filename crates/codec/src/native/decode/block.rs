@@ -270,7 +270,7 @@ impl<'a> Work<'a> {
         item: &mut ItemUse,
     ) -> Result<(), Error> {
         let transform = input.plan.number()?;
-        let listed = machine(transform).is_some_and(|m| self.head.lists(m.name()));
+        let listed = Machine::of_transform(transform).is_some_and(|m| self.head.lists(m.name()));
         if transform > items::PACKED && !listed {
             return Err(Error::Unknown { what: "transform", value: transform });
         }
@@ -297,7 +297,7 @@ impl<'a> Work<'a> {
         }
         let cursors = input.cursors(class);
         let mut source = Operations::new(&text, cursors.clone(), corrections)?;
-        if let Some(machine) = machine(transform) {
+        if let Some(machine) = Machine::of_transform(transform) {
             let coded = input.plan.at_most(input.references.left(), "length of references")?;
             let references = input.references.bytes(coded as usize)?;
             let content: u64 = packed.iter().map(|p| p.content).sum();
@@ -376,7 +376,8 @@ impl<'a> Work<'a> {
         room: &mut u64,
     ) -> Result<View<'a>, Error> {
         let number = plan.number()?;
-        let Some(machine) = machine(transform).filter(|_| number & items::VIEW_PROGRAM != 0) else {
+        let Some(machine) = Machine::of_transform(transform).filter(|_| number & items::VIEW_PROGRAM != 0)
+        else {
             return self.bytes(member, number, plan, room);
         };
         let exceeded = Error::MemoryExceeded(self.head.memory);
@@ -422,21 +423,11 @@ impl<'a> Work<'a> {
                 let len = plan.at_most(size - start, "length of a view")?;
                 Ok(View::Raw(content, start, len))
             }
-            kind @ (items::VIEW_INFLATED
-            | items::VIEW_XZ
-            | items::VIEW_ZSTD
-            | items::VIEW_PNG
-            | items::VIEW_LZ4)
-                if packed::name_of_view(kind).is_none_or(|name| self.head.lists(name)) =>
-            {
+            kind => {
+                let known = Format::of_view(kind);
+                let format = known.filter(|f| f.listed().is_none_or(|name| self.head.lists(name)));
+                let Some(format) = format else { return Err(Error::Unknown { what: "view", value: kind }) };
                 let offset = plan.at_most(size, "start of a packed stream")?;
-                let (format, name) = match kind {
-                    items::VIEW_XZ => (Format::Xz, "xz"),
-                    items::VIEW_ZSTD => (Format::Zstd, "zstd"),
-                    items::VIEW_PNG => (Format::Png, "png"),
-                    items::VIEW_LZ4 => (Format::Lz4, "lz4"),
-                    _ => (Format::Deflate(None), "deflate"),
-                };
                 let stream = match format {
                     Format::Deflate(_) => None,
                     _ => Some(plan.at_most(size - offset, "length of a packed stream")?),
@@ -455,21 +446,12 @@ impl<'a> Work<'a> {
                 };
                 expanded.map(View::Expanded).map_err(|e| match e {
                     ExpandError::Read(e) => Error::ReadSource(e),
-                    ExpandError::Stream(what) => Error::Expand { format: name, member, offset, what },
+                    ExpandError::Stream(what) => {
+                        Error::Expand { format: format.name(), member, offset, what }
+                    }
                 })
             }
-            value => Err(Error::Unknown { what: "view", value }),
         }
-    }
-}
-
-/// The machine of a transform for executables.
-fn machine(transform: u64) -> Option<Machine> {
-    match transform {
-        items::EXEC_X86_64 => Some(Machine::X86_64),
-        items::EXEC_AARCH64 => Some(Machine::Aarch64),
-        items::EXEC_X86_64_KERNEL => Some(Machine::X86_64Kernel),
-        _ => None,
     }
 }
 

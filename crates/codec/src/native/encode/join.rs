@@ -13,7 +13,7 @@ use crate::native::entropy::Method;
 use crate::native::framing::Memory;
 use crate::native::items::{self, BLOCK};
 use crate::native::numbers::{put, put_signed};
-use crate::native::packed::{self, Encoder};
+use crate::native::packed::Encoder;
 use crate::native::streams::{self, StreamId, Streams};
 use crate::native::work::Budget;
 use crate::{ReadAt, Section};
@@ -223,7 +223,7 @@ impl<'a> Join<'a> {
 
     fn part(&mut self, part: &Part) {
         let transform = match &part.program {
-            Some(program) => program.transform,
+            Some(program) => program.machine.transform(),
             None if part.rebuilt.is_empty() => items::PLAIN,
             None => items::PACKED,
         };
@@ -242,9 +242,9 @@ impl<'a> Join<'a> {
                 ViewKind::Inflated { start, len } => {
                     [items::VIEW_INFLATED + program, start, len].into_iter().for_each(|n| put(plan, n));
                 }
-                ViewKind::Expanded { number, start, stream, len } => {
-                    [number + program, start, stream, len].into_iter().for_each(|n| put(plan, n));
-                    self.encoders.extend(packed::name_of_view(number));
+                ViewKind::Expanded { format, start, stream, len } => {
+                    [format.view() + program, start, stream, len].into_iter().for_each(|n| put(plan, n));
+                    self.encoders.extend(format.listed());
                 }
             }
         }

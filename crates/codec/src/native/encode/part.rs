@@ -71,8 +71,7 @@ pub(super) enum ViewKind {
     },
     /// A stream of a length stated, expanded.
     Expanded {
-        /// The number of such views.
-        number: u64,
+        format: Format,
         start: u64,
         stream: u64,
         len: u64,
@@ -82,14 +81,10 @@ pub(super) enum ViewKind {
 impl ViewKind {
     /// The content of a packed stream: where it starts, its length, and that of its content.
     pub(super) fn of(format: Format, start: u64, stream: u64, len: u64) -> Self {
-        let number = match format {
-            Format::Deflate(_) => return ViewKind::Inflated { start, len },
-            Format::Xz => items::VIEW_XZ,
-            Format::Zstd => items::VIEW_ZSTD,
-            Format::Lz4 => items::VIEW_LZ4,
-            Format::Png => items::VIEW_PNG,
-        };
-        ViewKind::Expanded { number, start, stream, len }
+        match format {
+            Format::Deflate(_) => ViewKind::Inflated { start, len },
+            format => ViewKind::Expanded { format, start, stream, len },
+        }
     }
 }
 
@@ -124,7 +119,6 @@ pub(super) struct Part {
 #[derive(Debug, Clone)]
 pub(super) struct ProgramPart {
     pub machine: Machine,
-    pub transform: u64,
     /// Which of the views are programs.
     pub views: Vec<bool>,
     /// Bytes of the stream of references.
@@ -418,7 +412,6 @@ impl<'a> Coder<'a> {
         *streams.get(StreamId::Tokens) = tokens;
         let program = ProgramPart {
             machine: task.machine(),
-            transform: task.transform(),
             views: views.iter().map(|&i| task.is_program(i)).collect(),
             references: coded.references,
             memory,

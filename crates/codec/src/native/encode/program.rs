@@ -13,7 +13,6 @@ use crate::native::exec::elf::{HEAD, Layout};
 use crate::native::exec::field::{Reference, load, store};
 use crate::native::exec::predict::{self, Copy, Old, Predictor};
 use crate::native::exec::{Machine, Program};
-use crate::native::items;
 use crate::native::numbers::{put, put_signed};
 use crate::native::streams::{StreamId, Streams};
 
@@ -198,15 +197,6 @@ impl<'t> Task<'t> {
     /// Which views are programs.
     pub(super) fn is_program(&self, view: usize) -> bool {
         self.views.iter().any(|v| v.number == view)
-    }
-
-    /// The transform's number.
-    pub(super) fn transform(&self) -> u64 {
-        match self.machine {
-            Machine::X86_64 => items::EXEC_X86_64,
-            Machine::Aarch64 => items::EXEC_AARCH64,
-            Machine::X86_64Kernel => items::EXEC_X86_64_KERNEL,
-        }
     }
 
     pub(super) fn machine(&self) -> Machine {

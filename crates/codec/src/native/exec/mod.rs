@@ -28,6 +28,7 @@ pub(crate) mod x86_64;
 
 use std::collections::HashMap;
 
+use super::items;
 use elf::{Layout, Section};
 use field::{Kind, Reference};
 
@@ -53,6 +54,20 @@ impl Machine {
             Machine::Aarch64 => "exec-aarch64-1",
             Machine::X86_64Kernel => "exec-x86_64-kernel-1",
         }
+    }
+
+    /// The number of its transform (section 9.1).
+    pub(crate) fn transform(self) -> u64 {
+        match self {
+            Machine::X86_64 => items::EXEC_X86_64,
+            Machine::Aarch64 => items::EXEC_AARCH64,
+            Machine::X86_64Kernel => items::EXEC_X86_64_KERNEL,
+        }
+    }
+
+    /// The machine of a transform, if that is one for executables.
+    pub(crate) fn of_transform(transform: u64) -> Option<Self> {
+        Machine::ALL.into_iter().find(|machine| machine.transform() == transform)
     }
 
     /// The machine that an ELF file of 64 bits is for, if it is one of these; the narrowest that fits.

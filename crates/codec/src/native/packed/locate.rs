@@ -2,8 +2,9 @@
 //! `.zst`, and kernels of Linux. The writer's business alone: a delta says where streams are, a reader need not find
 //! them.
 
-use super::{lz4, xz_container};
+use super::{lz4, png, xz_container};
 use crate::native::deflate::{Encoder, Family};
+use crate::native::items;
 use crate::{ReadAt, Section};
 
 /// The kind of a packed stream.
@@ -19,6 +20,51 @@ pub enum Format {
     Png,
     /// A legacy frame of LZ4.
     Lz4,
+}
+
+impl Format {
+    /// The format of a view by its number (section 6.5).
+    pub(crate) fn of_view(kind: u64) -> Option<Self> {
+        Some(match kind {
+            items::VIEW_INFLATED => Format::Deflate(None),
+            items::VIEW_XZ => Format::Xz,
+            items::VIEW_ZSTD => Format::Zstd,
+            items::VIEW_PNG => Format::Png,
+            items::VIEW_LZ4 => Format::Lz4,
+            _ => return None,
+        })
+    }
+
+    /// The number of its views.
+    pub(crate) fn view(self) -> u64 {
+        match self {
+            Format::Deflate(_) => items::VIEW_INFLATED,
+            Format::Xz => items::VIEW_XZ,
+            Format::Zstd => items::VIEW_ZSTD,
+            Format::Png => items::VIEW_PNG,
+            Format::Lz4 => items::VIEW_LZ4,
+        }
+    }
+
+    /// The name that a head must list for its views.
+    pub(crate) fn listed(self) -> Option<&'static str> {
+        match self {
+            Format::Png => Some(png::NAME),
+            Format::Lz4 => Some(lz4::NAME),
+            Format::Deflate(_) | Format::Xz | Format::Zstd => None,
+        }
+    }
+
+    /// What it is called.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Format::Deflate(_) => "deflate",
+            Format::Xz => "xz",
+            Format::Zstd => "zstd",
+            Format::Png => "png",
+            Format::Lz4 => "lz4",
+        }
+    }
 }
 
 /// A packed stream inside a file.
@@ -48,7 +94,7 @@ pub fn locate(file: &dyn ReadAt) -> Vec<Stream> {
     let mut magic = [0; 4];
     match file.read_exact_at(0, &mut magic) {
         Ok(()) if magic[..3] == [0x1f, 0x8b, 8] => gzip(file).into_iter().collect(),
-        Ok(()) if magic == *b"\x89PNG" => png(file).into_iter().collect(),
+        Ok(()) if magic == *b"\x89PNG" => image(file).into_iter().collect(),
         Ok(()) if magic == *b"PK\x03\x04" => zip(file).unwrap_or_default(),
         Ok(()) if magic == [0xfd, b'7', b'z', b'X'] => {
             row(file, Format::Xz, |bytes| xz_container::parse(bytes).map(|l| l.len))
@@ -141,7 +187,7 @@ fn gzip(file: &dyn ReadAt) -> Option<Stream> {
 }
 
 /// The chunks `IDAT` of an image, which follow one another; of a single one, the stream in it.
-fn png(file: &dyn ReadAt) -> Option<Stream> {
+fn image(file: &dyn ReadAt) -> Option<Stream> {
     let (mut at, mut start, mut len, mut chunks) = (8, 0, 0, 0);
     while at + 12 <= file.size() {
         let mut head = [0; 8];

@@ -11,7 +11,6 @@ pub use locate::{Format, Stream, locate};
 
 use super::Error;
 use super::deflate::{self, coded};
-use super::items;
 use super::numbers::{Fields, put};
 use crate::{ReadAt, Section};
 
@@ -283,15 +282,6 @@ pub(crate) fn expand_exact(
 /// Bytes of memory that expanding a stream of xz, zstd or lz4 takes, its content not counted (section 4.3).
 pub(crate) fn expanding(stream: u64, content: u64) -> u64 {
     stream.saturating_add(content.checked_next_power_of_two().unwrap_or(u64::MAX)).saturating_add(1 << 20)
-}
-
-/// The name that a head must list for views of a kind (section 6.5).
-pub(crate) fn name_of_view(kind: u64) -> Option<&'static str> {
-    match kind {
-        items::VIEW_PNG => Some(png::NAME),
-        items::VIEW_LZ4 => Some(lz4::NAME),
-        _ => None,
-    }
 }
 
 /// Whether this program has the encoder of a name: the library that is linked is the version named (section 8.7).

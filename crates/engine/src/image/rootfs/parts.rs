@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use coracle_codec::chunked::{Entry as TocEntry, EntryKind, Layer, Limits, Piece, Toc};
+use coracle_codec::chunked::{Entry as TocEntry, EntryKind, Layer, Limits, Piece, Toc, is_stargz_own};
 use coracle_codec::digest::{Digest, Hasher};
 use coracle_codec::oci::Descriptor;
 use coracle_codec::tar::Entry;
@@ -23,9 +23,7 @@ use coracle_sys::tree::{Kind, Metadata};
 
 use super::unpack::{Bytes, Unpacker, Wanted};
 use crate::Error;
-use crate::chunked::{
-    Assembled, Documents, Held, HostTree, Link, Opened, Parted, Plan, assemble, is_stargz_own, open,
-};
+use crate::chunked::{Assembled, Documents, Held, HostTree, Link, Opened, Parted, Plan, assemble, open};
 use crate::image::Source;
 use crate::image::blob::{Blob, Progress};
 use crate::image::spooled::Spooled;
@@ -130,7 +128,7 @@ impl Parts {
         number: usize,
         layer: &Descriptor,
     ) -> Result<Option<Box<Documents>>, Error> {
-        let parted = Parted { source: self.source.as_ref(), blob: layer, kept: None };
+        let parted = Parted::new(self.source.as_ref(), layer);
         match open(&parted, &Limits::default()) {
             Ok(Opened::Documents(documents)) => Ok(Some(documents)),
             Ok(Opened::Plain) => Ok(None),
@@ -201,7 +199,7 @@ impl Parts {
         for held in std::iter::once(held).chain(again) {
             let (took, bytes) = documents.took;
             let link = Link::to(self.source.as_ref(), self.latency, took, bytes);
-            let parted = Parted { source: self.source.as_ref(), blob: &blob.descriptor, kept: None };
+            let parted = Parted::new(self.source.as_ref(), &blob.descriptor);
             let (held, limits) = (Arc::new(held), Limits::default());
             let plan = Plan::new(&documents.place, layer.clone(), held, &link, &parted, &limits);
             let Some(plan) = plan else { break };
