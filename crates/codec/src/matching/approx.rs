@@ -194,6 +194,10 @@ impl Scan<'_> {
     fn run(&mut self, stride: usize) {
         let mut at = 0;
         let mut next_search = 0;
+        // The alignment of the longest match found last; up to its end no other is looked for.
+        let mut awaited = 0;
+        let mut found = Vec::new();
+        let exact = self.finder.is_exact();
         while at < self.new.len() {
             if let Some(best) = self.active.iter().copied().min_by_key(|a| a.cost)
                 && best.cost <= self.literal.cost
@@ -203,23 +207,32 @@ impl Scan<'_> {
                 let run = common_prefix(&self.text[from..to], &self.new[at..]);
                 if run >= SKIP {
                     at = self.follow(best, at, run);
+                    // Others are given up: one that was found, and would have gone on for longer, has to be found again.
+                    next_search = next_search.min(at);
                     continue;
                 }
             }
             if at >= next_search {
                 let barren = self.finder.barren(&self.new[at..]);
                 next_search = at + barren.next_multiple_of(stride).max(stride);
-                if barren == 0
-                    && let Some((pos, len)) = self.finder.find(&self.new[at..], FLOOR)
-                {
-                    let border = self.parts[self.part(pos)].end;
-                    self.open(at, pos, border);
-                    let len = len.min(border - pos);
+                found.clear();
+                if barren == 0 {
+                    self.finder.find_several(&self.new[at..], FLOOR, &mut found);
+                }
+                for &(pos, _) in &found {
+                    self.open(at, pos);
+                }
+                if let Some(&(pos, len)) = found.first() {
+                    let len = len.min(self.parts[self.part(pos)].end - pos);
                     next_search = next_search.max((at + len).saturating_sub(OVERLAP));
+                    awaited = pos as isize - at as isize;
                 }
             }
             self.step(at);
             at += 1;
+            if exact && at < next_search && self.active.iter().all(|a| a.shift != awaited) {
+                next_search = at;
+            }
         }
     }
 
@@ -307,13 +320,14 @@ impl Scan<'_> {
     }
 
     /// Follows from now on the stretch that has `new[at]` at `text[pos]`; it begins where that is cheapest.
-    fn open(&mut self, at: usize, pos: usize, border: usize) {
+    fn open(&mut self, at: usize, pos: usize) {
         let p = self.prices;
         let shift = pos as isize - at as isize;
         if self.active.iter().any(|a| a.shift == shift) {
             return;
         }
-        let low = self.part(pos).checked_sub(1).map_or(0, |before| self.parts[before].end);
+        let part = self.part(pos);
+        let low = part.checked_sub(1).map_or(0, |before| self.parts[before].end);
         let here = self.ways[at % WINDOW];
         let mut best = (here.cost + self.price_to_open(&here, pos), 0);
         let mut cost = 0;
@@ -355,7 +369,7 @@ impl Scan<'_> {
         let Some(table) = self.free.pop().or_else(|| self.evict(cost)) else { return };
         self.habits[table as usize] = habits;
         let way = self.ways[(at - back) % WINDOW];
-        let limit = position(border, -shift);
+        let limit = position(self.parts[part].end, -shift);
         self.active.push(Active { shift, limit, cost, id: self.stretches.len() as u32, last, habits: table });
         self.stretches.push(Stretch {
             start: (at - back) as u32,
@@ -473,6 +487,17 @@ mod tests {
         let new = [&binary(12, 3000)[..], &block[..]].concat();
         let found = matches(&SuffixFinder::new(&old), &[old.len()], &new);
         assert_eq!(found, [Match { new: 0, old: 4000, len: 7000 }]);
+    }
+
+    /// The long match is found while the stretch before it goes on for a while, exactly.
+    #[test]
+    fn a_long_match_is_not_lost_to_a_nearer_short_one() {
+        let (start, shared, end) = (binary(13, 4000), binary(14, 100), binary(15, 20_000));
+        let old = [&start[..], b"a", &shared, &binary(16, 3000), b"b", &shared, &end].concat();
+        let new = [&start[..], b"b", &shared, &end].concat();
+        let found = matches(&SuffixFinder::new(&old), &[old.len()], &new);
+        let equal = check(&found, &old, &[old.len()], &new);
+        assert!(equal + 1 >= new.len(), "{equal} of {}: {found:?}", new.len());
     }
 
     #[test]

@@ -24,6 +24,16 @@ pub trait Finder {
     /// The best match for the start of `new` that is longer than `floor` bytes: its position in the text and its
     /// length. `None` when there is none worth having; a finder may miss matches, it never makes one up.
     fn find(&self, new: &[u8], floor: usize) -> Option<(usize, usize)>;
+
+    /// Whether the longest match is always found. Then it pays to look again for one that lost to a nearer one before its end.
+    fn is_exact(&self) -> bool {
+        false
+    }
+
+    /// Adds what [`Finder::find`] gives, and behind it a few others longer than `floor`, where the finder has them.
+    fn find_several(&self, new: &[u8], floor: usize, found: &mut Vec<(usize, usize)>) {
+        found.extend(self.find(new, floor));
+    }
 }
 
 /// Length of the common prefix of two slices.

@@ -8,6 +8,9 @@ const GRAM: usize = 8;
 /// Texts below this size do without the table of two-byte prefixes: filling it would cost more than it saves.
 const SMALL: usize = 1 << 14;
 
+/// How many suffixes in front of new content, and how many behind it, are matches besides the longest.
+const NEIGHBOURS: usize = 2;
+
 /// A suffix array over one old text, with a first-two-bytes table and a filter of the 8-byte strings that occur.
 ///
 /// Memory: text x (4 + 2) bytes besides the text itself.
@@ -81,6 +84,36 @@ impl Finder for SuffixFinder<'_> {
     }
 
     fn find(&self, new: &[u8], floor: usize) -> Option<(usize, usize)> {
+        self.search(new, floor).map(|(best, _)| best)
+    }
+
+    fn is_exact(&self) -> bool {
+        true
+    }
+
+    fn find_several(&self, new: &[u8], floor: usize, found: &mut Vec<(usize, usize)>) {
+        let Some((best, place)) = self.search(new, floor) else { return };
+        found.push(best);
+        let mut add = |i: usize| {
+            let pos = self.order[i] as usize;
+            // Its length is known, and may be long to find.
+            if pos == best.0 {
+                return true;
+            }
+            let len = common_prefix(&self.text[pos..], new);
+            if len > floor {
+                found.push((pos, len));
+            }
+            len > floor
+        };
+        let _ = (place..self.order.len().min(place + NEIGHBOURS)).all(&mut add);
+        let _ = (place.saturating_sub(NEIGHBOURS)..place).rev().all(&mut add);
+    }
+}
+
+impl SuffixFinder<'_> {
+    /// The longest match for the start of `new`, if it is longer than `floor`, and the place of `new` in the order.
+    fn search(&self, new: &[u8], floor: usize) -> Option<((usize, usize), usize)> {
         if new.len() <= floor.max(GRAM) || !self.filter.may_contain(new) {
             return None;
         }
@@ -101,6 +134,7 @@ impl Finder for SuffixFinder<'_> {
                 best = (self.order[mid] as usize, len);
             }
             if len == new.len() {
+                low = mid;
                 break;
             }
             if len == candidate.len() || candidate[len] < new[len] {
@@ -111,7 +145,7 @@ impl Finder for SuffixFinder<'_> {
                 high_len = len;
             }
         }
-        (best.1 > floor).then_some(best)
+        (best.1 > floor).then_some((best, low))
     }
 }
 
@@ -168,6 +202,13 @@ mod tests {
                     prop_assert_eq!(&text[pos..pos + len], &new[..len]);
                 }
                 None => prop_assert!(want <= GRAM, "missed a match of {}", want),
+            }
+            let mut several = Vec::new();
+            finder.find_several(&new, GRAM, &mut several);
+            prop_assert_eq!(several.first().copied(), finder.find(&new, GRAM));
+            for (i, &(pos, len)) in several.iter().enumerate() {
+                prop_assert_eq!(common_prefix(&text[pos..], &new), len);
+                prop_assert!(len > GRAM && several[..i].iter().all(|s| s.0 != pos));
             }
         }
     }

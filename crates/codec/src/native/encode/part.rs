@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use super::candidates::{Candidates, program_budget, text_budget};
 use super::expand::{Expanded, Unpacked};
-use super::program::Task;
+use super::program::{self, Task};
 use super::scan::{NewMember, Source};
 use super::{DiffError, Options};
+use crate::compress;
 use crate::delta::likeness::Segment;
 use crate::matching::Finder;
 use crate::matching::approx::{self, Match, Prices, Search};
@@ -24,10 +25,14 @@ use crate::{ReadAt, Section};
 
 /// Matches with fewer agreeing bytes cost more than the literal they replace.
 const MIN_AGREEING: usize = 14;
-/// What a literal byte costs in a delta, in 256ths of a byte, by its class.
+/// What a literal byte of a program without its references costs in a delta, in 256ths of a byte, by its class.
 const TEXT_PRICE: i64 = 90;
 const BINARY_PRICE: i64 = 150;
 const DENSE_PRICE: i64 = 256;
+/// What a literal byte costs otherwise: so many 256ths of what it costs where its block is compressed alone, quickly. Among
+/// all literals of a delta it costs less.
+const SHARE: i64 = 192;
+const LEAST_PRICE: i64 = 20;
 /// Bytes of a part: at this many literals, or at this much output, the next part begins.
 const PART_LITERALS: usize = 1 << 20;
 const PART_OUTPUT: usize = 16 << 20;
@@ -43,6 +48,12 @@ const TOKENS: u8 = 3;
 const PROGRAMS: u8 = 2;
 /// Programs up to this size are matched as bytes as well.
 const TWICE: usize = 1 << 20;
+/// Larger ones are if coding them as programs saves less than one part in so many.
+const DOUBT: usize = 4;
+/// Bytes that the head takes for the name of a transform.
+const NAME: usize = 16;
+/// Bytes that a stream takes in the list of streams of its block.
+const ENTRY: usize = 3;
 /// Memory that the encoder of a stream may take (section 4.3): an xz dictionary of 16 MiB, a zstd window of 4 MiB in
 /// multithreaded mode.
 const MAX_ENCODER: u64 = 208 << 20;
@@ -271,16 +282,18 @@ impl<'a> Coder<'a> {
 
     /// The parts that make a new text: a program if it was coded as one and that is cheaper.
     pub(super) fn cheapest(&self, new: &Expanded, old: &OldText, program: Option<Program>) -> Vec<Part> {
-        let Some(program) = program else {
-            return self.parts(new, old, &self.matches(&new.text, &old.bytes, old));
-        };
-        // What costs much to match is not matched once more: as bytes, the same matches are a fair guess.
-        let parts = if new.text.len() <= TWICE {
-            self.parts(new, old, &self.matches(&new.text, &old.bytes, old))
-        } else {
-            self.parts(new, old, &program.matches)
-        };
-        if estimate([&program.part]) < estimate(&parts) { vec![program.part] } else { parts }
+        let matched = || self.parts(new, old, &self.matches(&new.text, old));
+        let Some(program) = program else { return matched() };
+        let as_program = estimate([&program.part]) + NAME;
+        if new.text.len() > TWICE {
+            // Matching this much once more takes long. As bytes, the same matches are a guess that tells if it may pay.
+            let guess = estimate(&self.parts(new, old, &program.matches));
+            if guess >= as_program + as_program / DOUBT + NAME {
+                return vec![program.part];
+            }
+        }
+        let parts = matched();
+        if as_program < estimate(&parts) { vec![program.part] } else { parts }
     }
 
     /// Expands the streams that a known encoder makes and that no old file holds as they are.
@@ -399,7 +412,13 @@ impl<'a> Coder<'a> {
             return None;
         }
         let task = Task::new(new, old)?;
-        let matches = task.matches(|new, text| self.matches(new, text, old));
+        let literal = |bytes: &[u8]| match class(bytes) {
+            items::TEXT => TEXT_PRICE,
+            items::DENSE => DENSE_PRICE,
+            _ => BINARY_PRICE,
+        };
+        let search = Search { stride: 1, prices: program::PRICES, literal: &literal };
+        let matches = task.matches(self.options.effort, |new, text| self.search(new, text, old, search));
         let used = used_views(old, &matches);
         let coded = task.code(matches, &used);
         let (rebuilt, len) = new.rebuilt(0..new.text.len(), &new.streams);
@@ -438,8 +457,18 @@ impl<'a> Coder<'a> {
         class
     }
 
+    /// Matches `new` with `old` as bytes.
+    pub(super) fn matches(&self, new: &[u8], old: &OldText) -> Vec<Match> {
+        let literal = |bytes: &[u8]| {
+            let alone = compress::zstd_size(bytes, 1) as i64;
+            (alone * SHARE / bytes.len() as i64).clamp(LEAST_PRICE, 256)
+        };
+        let search = Search { stride: 1, prices: Prices::default(), literal: &literal };
+        self.search(new, &old.bytes, old, search)
+    }
+
     /// Matches `new` with `text`, which consists of the views of `old`.
-    pub(super) fn matches(&self, new: &[u8], text: &[u8], old: &OldText) -> Vec<Match> {
+    fn search(&self, new: &[u8], text: &[u8], old: &OldText, search: Search<'_>) -> Vec<Match> {
         if text.is_empty() {
             return Vec::new();
         }
@@ -457,12 +486,6 @@ impl<'a> Coder<'a> {
             .zip(&old.views)
             .map(|(&end, view)| approx::Part { end, file: view.member })
             .collect();
-        let literal = |bytes: &[u8]| match class(bytes) {
-            items::TEXT => TEXT_PRICE,
-            items::DENSE => DENSE_PRICE,
-            _ => BINARY_PRICE,
-        };
-        let search = Search { stride: 1, prices: Prices::default(), literal: &literal };
         let mut matches = approx::matches(finder, &parts, new, search);
         matches.retain(|m| {
             let (a, b) = (&new[m.new..m.new + m.len], &text[m.old..m.old + m.len]);
@@ -547,7 +570,10 @@ impl<'a> Coder<'a> {
 
 /// Bytes that parts take in a delta, roughly.
 fn estimate<'p>(parts: impl IntoIterator<Item = &'p Part>) -> usize {
-    let squeezed = |part: &Part, id| entropy::encode(Method::Zstd, part.streams.bytes(id), 6).len();
+    let squeezed = |part: &Part, id| {
+        let bytes = part.streams.bytes(id);
+        entropy::encode(Method::Zstd, bytes, 6).len().min(bytes.len()) + ENTRY
+    };
     let of = |part: &Part| -> usize {
         StreamId::ALL
             .into_iter()

@@ -96,7 +96,7 @@ impl Coder<'_> {
     /// The parts of a text without streams.
     fn plain(&self, text: &[u8], old: &OldText) -> Vec<Part> {
         let new = Expanded::plain(text.to_vec());
-        self.parts(&new, old, &self.matches(&new.text, &old.bytes, old))
+        self.parts(&new, old, &self.matches(&new.text, old))
     }
 
     /// The stream inside of a file, if it is the only one, and its content.

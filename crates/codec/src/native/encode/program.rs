@@ -7,7 +7,8 @@
 
 use super::expand::Expanded;
 use super::part::{OldText, ViewKind};
-use crate::matching::approx::Match;
+use crate::delta::Effort;
+use crate::matching::approx::{Match, Prices};
 use crate::native::entropy::decisions::Writer;
 use crate::native::exec::elf::{HEAD, Layout};
 use crate::native::exec::field::{Reference, load, store};
@@ -16,8 +17,21 @@ use crate::native::exec::{Machine, Program};
 use crate::native::numbers::{put, put_signed};
 use crate::native::streams::{StreamId, Streams};
 
-/// Passes that match with marks.
-const MARKED_PASSES: usize = 1;
+/// What things cost where references are blanks or marks: a difference costs more than among bytes, since it makes wrong
+/// what is predicted by the copy. Found by search (`docs/design/0022-matching-again.md`).
+pub(super) const PRICES: Prices = Prices {
+    agree: 4,
+    differ: 280,
+    foreseen: 60,
+    begin_literal: 250,
+    begin_stretch: 1000,
+    distance_byte: 240,
+    change_file: 1200,
+};
+/// Programs up to this size are matched with marks twice at the efforts that match others so once.
+const QUICK: usize = 4 << 20;
+/// From this effort on all are.
+const THOROUGH: u8 = 7;
 
 /// An old program within an old text.
 struct View {
@@ -75,14 +89,16 @@ impl<'t> Task<'t> {
     }
 
     /// Matches in passes; `find` matches a new text with an old one of the same form as the real ones.
-    pub(super) fn matches(&self, find: impl Fn(&[u8], &[u8]) -> Vec<Match>) -> Vec<Match> {
+    pub(super) fn matches(&self, effort: Effort, find: impl Fn(&[u8], &[u8]) -> Vec<Match>) -> Vec<Match> {
+        let quick = effort.number() >= 5 && self.new.len().max(self.old.bytes.len()) <= QUICK;
+        let marked = if quick || effort.number() >= THOROUGH { 2 } else { 1 };
         let (mut new, mut old) = (self.new.to_vec(), self.old.bytes.clone());
         mark(&mut new, &self.program.references, |_| 0);
         for view in &self.views {
             mark(&mut old[view.start..view.end], &view.program.references, |_| 0);
         }
         let mut matches = find(&new, &old);
-        for _ in 0..MARKED_PASSES {
+        for _ in 0..marked {
             mark(&mut new, &self.program.references, |r| match r.kind().numbers() {
                 Some(_) => 0,
                 None => hash(self.program.target(self.new, r).address),
