@@ -302,13 +302,7 @@ fn a_full_disk_leaves_what_was() {
     let site = Site::new();
     let disk = place.path("disk");
     fs::create_dir(&disk).unwrap();
-    let mut mount = Command::new(tool("mount").unwrap());
-    mount.args(["-t", "tmpfs", "-o", "size=6m", "none"]).arg(&disk);
-    if !run_bounded(&mut mount, LIMIT).unwrap().status.success() {
-        println!("mounting is not allowed here: the store's own tests limit the size of files instead");
-        return;
-    }
-    let _umount = Umount(disk.clone());
+    let Some(_mounted) = Mounted::over(&disk, "6m") else { return };
     let small = image(
         "amd64",
         &[TarBuilder::new().file("a", Rng::new(1).bytes(1 << 20)).finish()],
@@ -348,9 +342,50 @@ fn a_full_disk_leaves_what_was() {
     );
 }
 
-struct Umount(std::path::PathBuf);
+/// What is fetched is written twice: as it comes, and as what it becomes. Here there is room for the latter only.
+#[test]
+fn a_disk_that_is_full_of_half_fetched_blobs_is_no_fault_of_the_source() {
+    let (place, site) = (Place::new(), Site::new());
+    let bytes = Rng::new(3).bytes(1 << 20);
+    for (tag, compression) in
+        [("gzip", Compression::Gzip), ("zstd", Compression::Zstd), ("none", Compression::None)]
+    {
+        let made = image("amd64", &[TarBuilder::new().file(tag, &bytes).finish()], compression).unwrap();
+        push(&site, &made, tag);
+    }
+    let line = |tag: &str| site.line(&format!("pull --tls-verify=false {{registry}}/app:{tag}"));
+    place.ok(&line("none"));
+    let partial = place.path("store/partial");
+    assert!(partial.is_dir(), "{}", partial.display());
+    {
+        let Some(_mounted) = Mounted::over(&partial, "256k") else { return };
+        for tag in ["gzip", "zstd"] {
+            let ran = place.run(&line(tag));
+            place.check_failure(&ran, 7, "No space left on device");
+            assert!(!ran.stderr.contains("damaged or lies"), "{ran:?}");
+        }
+    }
+    place.ok(&line("gzip"));
+    place.ok(&line("zstd"));
+}
 
-impl Drop for Umount {
+/// A file system of limited size, for as long as this lives.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    /// `None` where mounting is not allowed.
+    fn over(at: &std::path::Path, size: &str) -> Option<Self> {
+        let mut mount = Command::new(tool("mount").unwrap());
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]).arg(at);
+        if run_bounded(&mut mount, LIMIT).unwrap().status.success() {
+            return Some(Mounted(at.to_owned()));
+        }
+        println!("mounting is not allowed here: the store's own tests limit the size of files instead");
+        None
+    }
+}
+
+impl Drop for Mounted {
     fn drop(&mut self) {
         let umount = tool("umount").unwrap_or_else(|_| "umount".into());
         let _ = run_bounded(Command::new(umount).arg(&self.0), LIMIT);

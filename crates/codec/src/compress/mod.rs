@@ -213,7 +213,7 @@ pub fn detect(prefix: &[u8]) -> Compression {
 /// Detects the compression of `input` and returns a bounded reader of the decoded bytes.
 ///
 /// # Errors
-/// Those of reading the first bytes. The reader's own errors carry an [`Error`].
+/// Those of reading the first bytes. The reader's own errors carry an [`Error`]; those of `input` come out as they are.
 pub fn decoder<'a>(
     mut input: impl Read + Send + 'a,
     limits: Limits,
@@ -221,7 +221,7 @@ pub fn decoder<'a>(
     let mut head = Vec::with_capacity(MAGIC_LEN);
     input.by_ref().take(MAGIC_LEN as u64).read_to_end(&mut head)?;
     let compression = detect(&head);
-    let input = BufReader::with_capacity(64 << 10, io::Cursor::new(head).chain(input));
+    let input = BufReader::with_capacity(64 << 10, io::Cursor::new(head).chain(Input(input)));
     Ok((compression, decoder_of(compression, input, limits)))
 }
 
@@ -243,6 +243,23 @@ fn decoder_of<'a>(
     Box::new(Bounded { input: decoded, format, left: limits.max_output, limits })
 }
 
+/// What is decoded. Its errors are marked: that it cannot be read says nothing of the bytes.
+struct Input<R>(R);
+
+impl<R: Read> Read for Input<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            kind => io::Error::new(kind, Unreadable(error)),
+        })
+    }
+}
+
+/// An error of the input on its way through a decoder.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Unreadable(io::Error);
+
 /// Gives errors one shape and stops at the output bound.
 struct Bounded<R> {
     input: R,
@@ -263,9 +280,12 @@ impl<R: Read> Read for Bounded<R> {
 
 impl<R> Bounded<R> {
     fn explain(&self, e: io::Error) -> io::Error {
+        let e = match e.downcast::<Unreadable>() {
+            Ok(Unreadable(error)) => return error,
+            Err(e) => e,
+        };
         let ours = e.get_ref().is_some_and(|inner| inner.is::<Error>());
-        let from_system = e.raw_os_error().is_some();
-        if ours || from_system || self.format == Compression::None {
+        if ours || self.format == Compression::None {
             return e;
         }
         match e.kind() {
@@ -377,6 +397,40 @@ mod tests {
         assert_eq!(at(1000).unwrap().1.len(), 1000);
         assert_eq!(inner(at(999).unwrap_err()), Error::OutputTooLarge(999));
         assert_eq!(inner(at(0).unwrap_err()), Error::OutputTooLarge(0));
+    }
+
+    /// A reader that fails in the way of a source: an error of its own inside.
+    struct Broken<'a>(&'a [u8]);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the line is cut")]
+    struct Cut;
+
+    impl Read for Broken<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buf)? {
+                0 => Err(io::Error::other(Cut)),
+                n => Ok(n),
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_damage() {
+        let data: Vec<u8> = (0..200_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
+        let xz = {
+            let mut writer =
+                lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(1)).unwrap();
+            writer.write_all(&data).unwrap();
+            writer.finish().unwrap()
+        };
+        for stream in [gzip(&data), zstd(&data), bzip2(&data), xz, data.clone()] {
+            for len in [16, stream.len() / 2, stream.len() - 1] {
+                let (_, mut decoded) = decoder(Broken(&stream[..len]), Limits::default()).unwrap();
+                let error = io::copy(&mut decoded, &mut io::sink()).unwrap_err();
+                assert!(error.get_ref().is_some_and(|inner| inner.is::<Cut>()), "{len}: {error:?}");
+            }
+        }
     }
 
     #[test]

@@ -200,7 +200,7 @@ pub(crate) fn decode(
     };
     let (compression, mut decoded) = compress::decoder(content.reader(), limits).map_err(undecodable)?;
     let mut piece = vec![0; 1 << 17];
-    let damaged = loop {
+    let failed = loop {
         match decoded.read(&mut piece) {
             Ok(0) => break None,
             Ok(n) => out.write_all(&piece[..n]).map_err(&fail)?,
@@ -210,10 +210,8 @@ pub(crate) fn decode(
         }
     };
     drop(decoded);
-    match damaged {
-        // Wrong bytes are the reason for all that comes of them.
-        Some(error @ Error::Layer { .. }) => return Err(checked.finish(blob).err().unwrap_or(error)),
-        Some(error) => return Err(checked.wrong(blob).unwrap_or(error)),
+    match failed {
+        Some(error) => return Err(checked.reason(blob, error)),
         None => checked.finish(blob)?,
     }
     let actual = out.digest();
@@ -259,11 +257,13 @@ struct Stream {
     inner: Box<dyn Read + Send>,
     verifier: Verifier,
     wrong: Option<Mismatch>,
+    /// It could not be read to its end.
+    broken: bool,
 }
 
 impl Checked {
     pub(crate) fn open(blob: &Blob) -> Result<Self, Error> {
-        let stream = Stream { inner: blob.read(0)?, verifier: blob.verifier(), wrong: None };
+        let stream = Stream { inner: blob.read(0)?, verifier: blob.verifier(), wrong: None, broken: false };
         Ok(Checked(Arc::new(Mutex::new(stream))))
     }
 
@@ -271,6 +271,17 @@ impl Checked {
     pub(crate) fn wrong(&self, blob: &Blob) -> Option<Error> {
         let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         stream.wrong.clone().map(|mismatch| blob.wrong(mismatch))
+    }
+
+    /// Why nothing came of the bytes, if it ended with `error`: wrong bytes are the reason for all that comes of them. What
+    /// could not be read says nothing of them.
+    pub(crate) fn reason(self, blob: &Blob, error: Error) -> Error {
+        let broken = self.0.lock().unwrap_or_else(PoisonError::into_inner).broken;
+        match self.wrong(blob) {
+            Some(wrong) => wrong,
+            None if broken => error,
+            None => self.finish(blob).err().unwrap_or(error),
+        }
     }
 
     /// Reads what is left and compares the whole.
@@ -288,7 +299,13 @@ impl Checked {
 impl Read for Checked {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let n = stream.inner.read(buf)?;
+        let n = match stream.inner.read(buf) {
+            Ok(n) => n,
+            Err(error) => {
+                stream.broken |= error.kind() != io::ErrorKind::Interrupted;
+                return Err(error);
+            }
+        };
         if let Err(mismatch) = stream.verifier.update(&buf[..n]) {
             stream.wrong = Some(mismatch.clone());
             return Err(io::Error::other(mismatch));

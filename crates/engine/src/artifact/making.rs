@@ -131,12 +131,11 @@ impl Maker<'_> {
                 self.tar_diff(delta, out, &limits, making, fail, &watch)
             }
         };
-        // Wrong bytes are the reason for all that comes of them.
         match result {
             Err(error @ (Error::Cancelled | Error::Write { .. } | Error::Temporary { .. })) => {
                 return Err(error);
             }
-            Err(error) => return Err(whole.finish(making.blob).err().unwrap_or(error)),
+            Err(error) => return Err(whole.reason(making.blob, error)),
             Ok(()) => whole.finish(making.blob)?,
         }
         let actual = out.digest();

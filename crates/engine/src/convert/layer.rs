@@ -68,9 +68,8 @@ fn attempt(
     let Reading { inner, failed } = tar;
     let (rest, actual, size) = inner.finish();
     drop(rest);
-    // What is wrong with the bytes is the reason for all that comes of it.
     if let Some(error) = failed {
-        return Err(checked.wrong(blob).unwrap_or_else(|| undecodable(error)));
+        return Err(checked.reason(blob, undecodable(error)));
     }
     let annotations = match written {
         Ok(annotations) => annotations,
