@@ -297,12 +297,16 @@ impl<'a> Tokens<'a> {
         }
         let mut counts = vec![0; 19];
         list.iter().for_each(|r| counts[r.0] += 1);
-        let lens = self.lengths(2, &build(&counts, 7));
+        let mut lens = self.lengths(2, &build(&counts, 7));
+        if lens.iter().any(|&l| l > 7) {
+            return Err("a length of a code is too long".into());
+        }
         let used = (4..19).rev().find(|&i| lens[ORDER[i]] > 0).map_or(4, |i| i + 1);
         let sent = 4 + self.number(2, used - 4);
         if sent > 19 {
             return Err("too many code lengths".into());
         }
+        ORDER[sent..].iter().for_each(|&i| lens[i] = 0);
         Ok(Codes { literals, distances, runs: list, lengths: lens, sent })
     }
 

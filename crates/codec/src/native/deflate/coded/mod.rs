@@ -382,6 +382,16 @@ mod tests {
         }
     }
 
+    /// RFC 1951, section 3.2.7: lengths of codes have three bits, and those that are not sent are 0.
+    #[test]
+    fn a_length_of_a_code_that_cannot_be_sent_is_refused() {
+        let (content, settings) = (text(3, 500), Settings::of(0x503).unwrap());
+        let code = binary(48, 14);
+        assert_eq!(Decoder::new(&code).stream(&content, settings, 4096), Err(Stop::Differs));
+        let other = token_stream(&content, settings.number(), &code, 4096);
+        assert_eq!(other, Err("a length of a code is too long".into()));
+    }
+
     #[test]
     fn what_is_no_stream_is_not_coded() {
         let content = text(1, 3000);

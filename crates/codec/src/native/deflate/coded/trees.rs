@@ -71,6 +71,10 @@ impl CodesModel {
         sent.runs.iter().for_each(|r| counts[usize::from(r.0)] += 1);
         let predicted = build(&counts, MAX_BL_BITS);
         let lens = self.lengths(t, coder, 2, &predicted, want.map(|c| &c.lengths[..]));
+        // They are sent in three bits.
+        if lens.iter().any(|&l| usize::from(l) > MAX_BL_BITS) {
+            return Err(Stop::Differs);
+        }
         sent.lengths.copy_from_slice(&lens);
         let used = (4..BL_CODES).rev().find(|&i| lens[BL_ORDER[i]] > 0).map_or(4, |i| i + 1);
         let len = self.number(t, coder, 2, used - 4, want.map(|c| c.sent - 4));
@@ -78,6 +82,7 @@ impl CodesModel {
             return Err(Stop::Differs);
         }
         sent.sent = 4 + len;
+        BL_ORDER[sent.sent..].iter().for_each(|&i| sent.lengths[i] = 0);
         Ok(sent)
     }
 
