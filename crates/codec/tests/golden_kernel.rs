@@ -225,5 +225,5 @@ fn bad_vectors_are_refused_with_their_errors() {
     for (name, delta, error) in bad() {
         store(SET, "bad", name, &archive, &delta, &json!({ "expect_error": error }));
     }
-    all_refused(SET, 9);
+    all_refused(SET, 10);
 }

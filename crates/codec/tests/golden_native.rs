@@ -316,7 +316,7 @@ fn bad() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 
 pub fn run(delta: &[u8], old: &dyn ReadAt) -> Result<Vec<u8>, String> {
     let archives = [old];
-    let limits = Limits { max_output: 1 << 30, max_memory: 1 << 26, ..Limits::default() };
+    let limits = Limits { max_output: 1 << 30, max_memory: 1 << 27, ..Limits::default() };
     let mut out = Vec::new();
     let result = apply(delta, Sources::Archives(&archives), &mut out, &limits, NonZeroUsize::MIN, &Quiet);
     result.map(|_| out).map_err(|e| e.to_string())

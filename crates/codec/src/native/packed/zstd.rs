@@ -16,8 +16,6 @@ pub(super) const FAMILY: u64 = 3;
 const MAX_LEVEL: u64 = 22;
 /// Levels above this one count as slow (section 8.4).
 const FAST: u8 = 15;
-/// From this level on tables are large (section 4.3).
-const HIGHEST: u8 = 20;
 /// Bytes that are given to the library at a time.
 const PIECE: usize = 128 << 10;
 /// Windows that may be asked for, log2 of bytes.
@@ -88,22 +86,34 @@ impl Settings {
         self.level > FAST
     }
 
-    pub(super) fn memory(&self, content: u64) -> u64 {
-        let log = match (self.window, self.level) {
+    /// log2 of the window (section 8.6).
+    fn window_log(&self) -> u8 {
+        match (self.window, self.level) {
+            (0, _) if self.long => 27,
             (0, 0..=8) => 21,
             (0, 9..=15) => 22,
             (0, 16..=19) => 23,
-            (0, 20) => 25,
-            (0, 21) => 26,
-            (0, _) => 27,
-            (window, _) => window + 1,
-        };
-        // Without a size, tables are as large as for the longest content.
-        if self.level >= HIGHEST && self.window == 0 && !self.size {
-            return (5 << log) + 2 * content + (8 << 20);
+            (0, level) => level + 5,
+            (window, _) => window,
         }
+    }
+
+    pub(super) fn memory(&self, content: u64) -> u64 {
+        if !self.size {
+            // Tables are as large as for the longest content, whatever the window.
+            let tables = match self.level {
+                0..=8 => 20,
+                9..=19 => 24,
+                level => level + 5,
+            };
+            let window = self.window_log();
+            // The library turns long distance matching on by itself for the largest window.
+            let long = if self.long || window == 27 { 1 << (window - 1) } else { 0 };
+            return (5 << tables) + long + 2 * content + (8 << 20);
+        }
+        let doubled = u8::from(self.window != 0);
         let content = content.checked_next_power_of_two().unwrap_or(u64::MAX);
-        let window = content.min(1 << log).max(1 << 17);
+        let window = content.min(1 << (self.window_log() + doubled)).max(1 << 17);
         let times = if self.multithreaded { 48 } else { 24 };
         times * window + (8 << 20)
     }
@@ -127,9 +137,18 @@ impl Settings {
         &self,
         content: &[u8],
         most: usize,
+        agrees: impl FnMut(&[u8]) -> bool,
+    ) -> Option<Vec<u8>> {
+        self.encode_with(&mut CCtx::create(), content, most, agrees)
+    }
+
+    fn encode_with(
+        &self,
+        context: &mut CCtx<'_>,
+        content: &[u8],
+        most: usize,
         mut agrees: impl FnMut(&[u8]) -> bool,
     ) -> Option<Vec<u8>> {
-        let mut context = CCtx::create();
         let mut set = |parameter| context.set_parameter(parameter).ok();
         set(CParameter::CompressionLevel(self.level.into()))?;
         set(CParameter::ChecksumFlag(self.checksum))?;
@@ -229,4 +248,31 @@ pub(super) fn candidates(stream: &[u8], content: u64) -> Option<Vec<Settings>> {
         }
     }
     Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_testkit::image::binary;
+
+    /// What the library has reserved at last is what section 4.3 says, but for the window, which is touched only as far as
+    /// there is content.
+    #[test]
+    fn memory_is_no_less_than_what_is_taken() {
+        let content = binary(1, 20_000);
+        for level in 1..=22 {
+            for (size, long) in [(false, false), (false, true), (true, false), (true, true)] {
+                for window in [0, 10, 14, 20, 24, 27] {
+                    let settings =
+                        Settings { level, checksum: false, size, multithreaded: false, long, window };
+                    let mut context = CCtx::create();
+                    let made = settings.encode_with(&mut context, &content, usize::MAX - 1, |_| true);
+                    let untouched = if size { 0 } else { 1 << settings.window_log() };
+                    let told = settings.memory(20_000) + untouched;
+                    let taken = context.sizeof() as u64;
+                    assert!(made.is_some() && taken <= told, "{settings:?}: {taken} bytes, {told} told");
+                }
+            }
+        }
+    }
 }
