@@ -1,7 +1,7 @@
 //! `pull`, `update` and `store`, with docker-registry, and skopeo to compare with.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -251,11 +251,11 @@ fn updated_listed_measured_checked_and_removed() {
     assert_eq!(place.json("store images")["images"].as_array().unwrap().len(), 1);
     place.ok(&format!("store rm {line}"));
     place.json("store gc --partial-age 0s");
-    assert_eq!(objects(&place.path("store/objects")), Vec::<std::path::PathBuf>::new());
+    assert_eq!(objects(&place.path("store/objects")), Vec::<PathBuf>::new());
     assert!(place.ok("store images").text().contains("empty"));
 }
 
-fn objects(dir: &Path) -> Vec<std::path::PathBuf> {
+fn objects(dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -370,11 +370,11 @@ fn a_disk_that_is_full_of_half_fetched_blobs_is_no_fault_of_the_source() {
 }
 
 /// A file system of limited size, for as long as this lives.
-struct Mounted(std::path::PathBuf);
+struct Mounted(PathBuf);
 
 impl Mounted {
     /// `None` where mounting is not allowed.
-    fn over(at: &std::path::Path, size: &str) -> Option<Self> {
+    fn over(at: &Path, size: &str) -> Option<Self> {
         let mut mount = Command::new(tool("mount").unwrap());
         mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]).arg(at);
         if run_bounded(&mut mount, LIMIT).unwrap().status.success() {

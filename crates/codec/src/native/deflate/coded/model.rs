@@ -189,10 +189,10 @@ impl Model {
             hops = n;
         }
         let distance = if self.chained.code(t, coder, 0, u32::from(found.is_some())) == 1 {
-            let mut hops = self.hops.code(t, coder, 0, hops);
+            let (hops, mut passed) = (self.hops.code(t, coder, 0, hops), 0);
             chains.walk(at, len, |_| {
-                hops -= 1;
-                hops == 0
+                passed += 1;
+                passed == hops
             })?
         } else {
             let distance = self.distances.code(t, coder, 0, wanted_distance as i64);
