@@ -142,7 +142,7 @@ impl Head {
             }
             Origin::Tree(tree) => {
                 put(&mut head, TREE);
-                tree.write(&mut head);
+                tree.write(&mut head, self.memory);
             }
         }
         put(&mut head, self.blocks.len() as u64);
@@ -256,11 +256,14 @@ impl Tree {
         table
     }
 
-    fn write(&self, head: &mut Vec<u8>) {
+    /// Writes the table by the method that takes least, of those that readers may use with so much memory.
+    fn write(&self, head: &mut Vec<u8>, memory: u64) {
         let table = self.table();
-        let encoded =
-            [Method::Stored, Method::Mixing].map(|method| (method, entropy::encode(method, &table, 0)));
-        let (method, bytes) = encoded.into_iter().min_by_key(|(_, b)| b.len()).unwrap_or_default();
+        let len = table.len() as u64;
+        let fits = |method: &Method| *method == Method::Stored || len + method.memory(len) <= memory;
+        let methods = [Method::Stored, Method::Mixing].into_iter().filter(fits);
+        let encoded = methods.map(|method| (method, entropy::encode(method, &table, 0)));
+        let (method, bytes) = encoded.min_by_key(|(_, b)| b.len()).unwrap_or_default();
         put(head, self.files.len() as u64);
         put(head, method.number());
         put(head, table.len() as u64);
